@@ -1,0 +1,70 @@
+# Every target works on a fresh machine with Python 3.11 or newer: what is missing goes into .venv first.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/installed
+
+# `make train HINT=64` becomes `-p hint 64`, for every field of RunConfig. Only the command line counts, not the environment.
+PARAMS := DATASET HIDDEN OMEGA FIT_STEPS FIT_LR INIT INITS COPIES AUGMENT N_TRAIN N_TEST TEST_INIT MODEL DIM EDGE_DIM DEPTH HEADS \
+	HINT QUERY FEATURES WEIGHT_EMBEDDING LAYER_EMBEDDING POOL AUX EPOCHS BATCH_SIZE LR WEIGHT_DECAY SEED PRECISION DEVICE OUT
+HINT = 256
+
+lower = $(shell echo $1 | tr A-Z a-z)
+given = $(if $(filter file command,$(origin $1)),-p $(call lower,$1) '$(subst ','\'',$($1))')
+unknown := $(strip $(filter-out $(PARAMS) PYTHON BIN,\
+	$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $v)),$v))))
+ifneq ($(unknown),)
+$(error unknown variable $(unknown); known are $(PARAMS) and PYTHON)
+endif
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+train: $(READY)  ## fit INRs and train an INRFormer; make train HINT=64 DATASET=mnist passes parameters on
+	@mkdir -p runs
+	$(BIN)/papermill nbs/train.ipynb runs/train.ipynb $(strip $(foreach v,$(PARAMS),$(call given,$v))) \
+	  --no-progress-bar --stderr-file - </dev/null
+	@$(BIN)/python -m inrformer.experiments last
+	@echo "executed notebook: runs/train.ipynb"
+
+test: $(READY)  ## run every notebook and every test
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python -m pytest
+	@echo "All notebooks and all tests pass."
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter-lab nbs
+
+export: $(READY)  ## after an edit: notebooks to modules and paired text, cleaned
+	find nbs -path '*/_py/*.py' -exec $(BIN)/jupytext --sync {} +
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+
+readme: $(READY)  ## README.md from nbs/index.ipynb (tags: remove_cell, remove_input)
+	$(BIN)/jupyter-nbconvert --log-level WARN --to markdown nbs/index.ipynb --output-dir build --output README \
+	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags remove_cell \
+	  --TagRemovePreprocessor.remove_input_tags remove_input
+	sed -e '/^#|/d' -e 's/[[:space:]]*$$//' -e 's#](\.\./#](#g' -e 's#](\([0-9a-z_]*\.ipynb\))#](nbs/\1)#g' build/README.md \
+	  | cat -s | awk '/^```/ { if (!code && $$0 == "```") $$0 = "```python"; code = !code } NR > 1 || /./' > README.md
+
+docs: readme  ## render the site into _docs (needs Quarto)
+	@command -v quarto >/dev/null || { echo "The site is rendered by Quarto, which is not on PATH: see https://quarto.org/docs/get-started"; exit 1; }
+	$(BIN)/nbdev_docs
+
+hooks: $(READY)  ## once per clone: nbdev's git and Jupyter hooks
+	$(BIN)/nbdev_install_hooks
+	@echo "This wrote .git/hooks/post-merge, .git/config and, for all your notebooks, ~/.jupyter/jupyter_{server,notebook}_config.py."
+	@echo "The hooks call nbdev: activate .venv before git merges notebooks."
+
+clean:  ## remove what can be made again, except .venv and runs
+	rm -rf build dist *.egg-info _proc _docs .quarto .pytest_cache nbs/nbdev.yml nbs/sidebar.yml
+	find inrformer nbs tests -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+$(READY): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "inrformer needs Python 3.11 or newer$(if $(PYTHON),; $(PYTHON) is not); name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: help train test lab export readme docs hooks clean

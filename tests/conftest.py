@@ -1,0 +1,19 @@
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# from here on the shapes and types in inrformer's signatures are checked at every call
+install_import_hook("inrformer", "beartype.beartype")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    "The folder of real image tables, in the Hub's parquet schema: `mnist-train.parquet` and others."
+    folder = Path(os.environ.get("INRFORMER_SHARED", ROOT.parent / "shared" / "data"))
+    if not any(folder.glob("*.parquet")):
+        pytest.skip("needs image parquet files: set INRFORMER_SHARED to their folder")
+    return folder

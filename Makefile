@@ -47,6 +47,7 @@ readme: $(READY)  ## README.md from nbs/index.ipynb (tags: remove_cell, remove_i
 	sed -e '/^#|/d' -e 's/[[:space:]]*$$//' -e 's#](\.\./#](#g' -e 's#](\([0-9a-z_]*\.ipynb\))#](nbs/\1)#g' build/README.md \
 	  | cat -s | awk '/^```/ { if (!code && $$0 == "```") $$0 = "```python"; code = !code } NR > 1 || /./' > README.md
 
+# without Quarto, nbdev's own doc commands would try to install it, and the library, outside .venv
 docs: readme  ## render the site into _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "The site is rendered by Quarto, which is not on PATH: see https://quarto.org/docs/get-started"; exit 1; }
 	$(BIN)/nbdev_docs

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INIT_POLICIES', 'init_seeds', 'init_from_seeds', 'render_gradient', 'FitResult', 'fit']
 
-# %% ../nbs/02_fitting.ipynb #3453a463
+# %% ../nbs/02_fitting.ipynb #92a5fb15
 import hashlib
 import math
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .inr import INR, INRSpec, init_siren, pixel_grid, psnr
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-# %% ../nbs/00_inr.ipynb #9645f5d2
+# %% ../nbs/00_inr.ipynb #0a956229
 @dataclass(frozen=True)
 class INRSpec:
     """The shape and conventions of a SIREN, shared by every INR of a batch.
@@ -90,9 +90,9 @@ class INRSpec:
         values = json.loads(text)
         if unknown := set(values) - {f.name for f in fields(cls)}:
             raise ValueError(f"INRSpec has no fields {sorted(unknown)}; it has {[f.name for f in fields(cls)]}")
-        return cls(**values)
+        return cls(**values | dict(widths=tuple(values["widths"])))
 
-# %% ../nbs/00_inr.ipynb #2261e5d0
+# %% ../nbs/00_inr.ipynb #a05831cd
 @dataclass(frozen=True, eq=False)
 class INR:
     """A batch of b SIRENs of one spec.
@@ -119,10 +119,11 @@ class INR:
         coords: Float[Tensor, "*b q n0"],  # (q, n_0) for all or (b, q, n_0) for each, in [-1, 1]
     ) -> Float[Tensor, "b q c"]:
         "Evaluate every INR at `coords`: (b, q, c), images in [-1, 1] when fitted by `inrformer.fitting`."
-        z = coords.mT.expand(len(self), *coords.mT.shape[-2:])
-        for w, b in zip(self.weights[:-1], self.biases[:-1]):
-            z = torch.sin(self.spec.omega * torch.baddbmm(b[:, :, None], w, z))
-        return torch.baddbmm(self.biases[-1][:, :, None], self.weights[-1], z).mT + self.spec.offset
+        omega, z = self.spec.omega, coords.mT.expand(len(self), *coords.mT.shape[-2:])
+        with torch.autocast(self.device.type, enabled=False):
+            for w, b in zip(self.weights[:-1], self.biases[:-1]):
+                z = torch.baddbmm(b[:, :, None], w, z, beta=omega, alpha=omega).sin()
+            return torch.baddbmm(self.biases[-1][:, :, None], self.weights[-1], z).mT + self.spec.offset
 
     def __len__(self) -> int:
         return len(self.weights[0])

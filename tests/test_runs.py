@@ -1,0 +1,141 @@
+"Runs: killed and resumed, refused in words, recorded, and shipped."
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from conftest import ROOT
+
+from inrformer.experiments import RunConfig, load_demo, resolve, run, run_id, sweep
+from inrformer.model import MODELS
+from inrformer.symmetry import permute, random_permutation
+
+SMALL = dict(n_train=96, n_test=48, fit_steps=30, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=12, device="cpu")
+NOTEBOOK = ROOT / "nbs" / "train.ipynb"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def weights(run):
+    return [p for p in run.model.state_dict().values()]
+
+
+def test_a_killed_run_gives_the_same_bits(cache):
+    whole = run(RunConfig(**SMALL), out=cache / "whole")
+    code = f"from pathlib import Path; from inrformer.experiments import RunConfig, run; run(RunConfig(**{SMALL!r}), out=Path({str(cache / 'cut')!r}))"
+    folder = cache / "cut" / whole.folder.parent.name / whole.folder.name
+    for epoch in (2, 6):
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not list(folder.glob(f"checkpoint-{epoch:05d}")) + list(folder.glob(f"checkpoint-{epoch + 1:05d}")) and time.monotonic() < deadline:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (folder / "summary.json").exists()
+    resumed = run(RunConfig(**SMALL), out=cache / "cut")
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    same = [{k: v for k, v in h.items()} for h in whole.history]
+    assert same == resumed.history and whole.summary["test_accuracy"] == resumed.summary["test_accuracy"]
+
+
+def test_a_finished_run_is_skipped_and_another_seed_is_another_run(cache):
+    first = run(RunConfig(**SMALL), out=cache)
+    written = (first.folder / "summary.json").stat().st_mtime_ns
+    assert run(RunConfig(**SMALL), out=cache).folder == first.folder
+    assert (first.folder / "summary.json").stat().st_mtime_ns == written
+    assert run_id(RunConfig(**SMALL, seed=1)) != first.folder.name
+
+
+def test_the_test_sets_have_both_inits(cache):
+    summary = run(RunConfig(**SMALL), out=cache).summary
+    assert {"test_accuracy", "test_other_accuracy", "fit_seconds", "train_seconds", "psnr", "parameters", "protocol", "device"} <= summary.keys()
+    assert summary["invariance_error"] < 1e-10
+    with pytest.raises(ValueError, match="independent"):
+        run(RunConfig(**SMALL, init="independent", test_init="other"), out=cache)
+
+
+def test_a_budget_stops_at_a_checkpoint_and_the_sweep_goes_on(cache):
+    configs = [RunConfig(**SMALL, seed=s) for s in (0, 1)]
+    assert sweep(configs, "example", out=cache, folder=cache / "records", budget=0.0) == []
+    done = sweep(configs, "example", out=cache, folder=cache / "records")
+    assert [r["summary"]["protocol"] for r in done] == ["custom", "custom"]
+    assert {r["run_id"] for r in done} == {run_id(cfg) for cfg in configs}
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("hint", 60, "the nearest are 49 and 64"), ("heads", 3, "does not split into 3 heads"), ("model", "huge", "model must be one of"),
+    ("init", "random", "init must be one of"), ("hidden", "12x12", "widths joined by"), ("device", "tpu", "device must be"),
+    ("precision", "fp8", "precision must be"), ("lr", -1.0, "lr must be a positive number"), ("protocol", "imagenet", "protocol must be one of"),
+    ("edge_dim", 7, "edge_dim must be even"),
+])
+def test_configs_that_cannot_run_are_refused_before_anything_happens(cache, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        run(RunConfig(**{name: value}), out=cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_the_parameters_cell_is_the_config():
+    cells = [c for c in nbformat.read(NOTEBOOK, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1, "exactly one cell of train.ipynb is tagged `parameters`"
+    values = {}
+    exec(cells[0].source, values)
+    found = {k: v for k, v in values.items() if not k.startswith("__")}
+    assert found == asdict(RunConfig())
+
+
+def papermill(*arguments, cache, **options):
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), *map(str, arguments)]
+    env = os.environ | dict(INRFORMER_CACHE=str(cache / "cache"))
+    return subprocess.run(command, cwd=cache, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, **options)
+
+
+def parameters(values):
+    return [word for name, value in values.items() for word in ("-p", name, value)]
+
+
+def test_a_mistyped_parameter_is_refused(cache):
+    done = papermill("out.ipynb", "-p", "hnt", 64, cache=cache)
+    assert done.returncode != 0
+    assert "no parameter 'hnt'; did you mean 'hint'?" in done.stderr
+
+
+def test_papermill_runs_and_without_an_output_path_writes_the_notebook_to_its_output(cache):
+    small = SMALL | dict(n_train=300, n_test=64, epochs=1)
+    done = papermill(*parameters(small), cache=cache)
+    assert done.returncode == 0, done.stderr[-3000:]
+    notebook = nbformat.reads(done.stdout, 4)
+    assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
+    found = json.loads(next((cache / "runs").glob("*/*/summary.json")).read_text())
+    text = "".join(str(o.get("data", {}).get("text/plain", "")) for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+    assert "parameters" in text and str(found["parameters"]) in text
+    pictures = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 5
+
+
+def test_the_shipped_demo_gives_the_accuracy_of_its_record():
+    demo = load_demo()
+    with torch.inference_mode():
+        logits = demo.model(demo.test.inr).logits
+        moved = demo.model(permute(demo.test.inr, random_permutation(demo.test.inr.spec, len(demo.test), generator=torch.Generator().manual_seed(0)))).logits
+    assert (logits.argmax(1) == demo.test.labels).double().mean().item() == pytest.approx(demo.record["summary"]["test_accuracy"], abs=1.5 / len(demo.test))
+    assert (moved.argmax(1) == logits.argmax(1)).double().mean() >= 1 - 1.5 / len(demo.test)
+    assert sum(p.stat().st_size for p in (ROOT / "inrformer" / "demo").iterdir()) < 2_000_000
+
+
+def test_the_makefile_passes_on_what_the_config_has():
+    listed = re.search(r"^PARAMS := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.M).group(1).replace("\\", " ").split()
+    assert {name.lower() for name in listed} == {f.name for f in fields(RunConfig)}

@@ -166,10 +166,10 @@ class INRFormer(nn.Module):
         if not self.training:
             inr.check_finite()
 
-# %% ../nbs/06_model.ipynb #d5da93f0
+# %% ../nbs/06_model.ipynb #15df30ae
 MODELS: dict[str, dict[str, Any]] = dict(
     demo=dict(dim=64, edge_dim=32, depth=2, heads=4),
     tiny=dict(dim=128, edge_dim=32, depth=3, heads=4),
-    base=dict(dim=192, edge_dim=48, depth=4, heads=6),
+    base=dict(dim=184, edge_dim=48, depth=4, heads=4),
     paper=dict(dim=64, edge_dim=32, depth=2, heads=4, edge_identity=False, shared_fold=True, head_start=False, raw_scalar=False),
 )

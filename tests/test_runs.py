@@ -78,7 +78,7 @@ def test_a_budget_stops_at_a_checkpoint_and_the_sweep_goes_on(cache):
 
 @pytest.mark.parametrize(("name", "value", "message"), [
     ("hint", 60, "the nearest are 49 and 64"), ("heads", 3, "does not split into 3 heads"), ("model", "huge", "model must be one of"),
-    ("init", "random", "init must be one of"), ("hidden", "12x12", "widths joined by"), ("device", "tpu", "device must be"),
+    ("init", "random", "init must be one of"), ("hidden", "12x12", "widths joined by"), ("device", "tpu", "device must be one of"),
     ("precision", "fp8", "precision must be"), ("lr", -1.0, "lr must be a positive number"), ("protocol", "imagenet", "protocol must be one of"),
     ("edge_dim", 7, "edge_dim must be even"),
 ])

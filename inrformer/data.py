@@ -206,7 +206,7 @@ def _find_by_pattern(pattern: str, split: str) -> list[str]:
         raise FileNotFoundError(f"no file {filled}; {there}")
     return found
 
-# %% ../nbs/03_data.ipynb #59a52a59
+# %% ../nbs/03_data.ipynb #9a7d613d
 def _download(name: str, split: str) -> list[str]:
     "The parquet files of a split of a data set on the Hub; raises ConnectionError when they cannot be had."
     try:
@@ -219,7 +219,7 @@ def _download(name: str, split: str) -> list[str]:
     return _find_in_folder(Path(folder), split)
 
 
-def source_name(source: str | Path) -> str:
+def source_name(source: str | Path, split: str = "train") -> str:
     "The name that records give to the images of a source: never a path. Raises FileNotFoundError when `source` is none."
     text = str(source)
     if text == "digits" or text in HUB:
@@ -227,7 +227,7 @@ def source_name(source: str | Path) -> str:
     if "{split}" in text:
         return _name(text)
     if Path(text).is_dir():
-        return _name(_find_in_folder(Path(text), "train")[0])
+        return _name(_find_in_folder(Path(text), split)[0])
     if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(?<!\.parquet)", text):
         return text
     raise FileNotFoundError(f'{text!r} is not "digits", a Hub name ({", ".join(HUB)} or owner/name), a folder, or a pattern holding {{split}}')
@@ -250,7 +250,7 @@ def load_images(
         images = _digits(split)
         _check_count(n, len(images), split, source)
         return images[:n]
-    text, name = str(source), source_name(source)
+    text, name = str(source), source_name(source, split)
     if "{split}" in text:
         files = _find_by_pattern(text, split)
     elif text not in HUB and Path(text).is_dir():
@@ -602,7 +602,7 @@ def _fit_missing(folder: Path, record: dict, plan: list[_Shard], images: dict[st
             tensors = _fit_shard(shard, images[shard.images], spec, settings, bar)
             _write_shard(folder, shard.file, tensors, record, dict(fit_seconds=time.perf_counter() - begun))
 
-# %% ../nbs/03_data.ipynb #a3e319e5
+# %% ../nbs/03_data.ipynb #0b59b1a5
 def build_dataset(
     folder: str | Path,  # where shards, index and card go
     train: Images,
@@ -623,8 +623,8 @@ def build_dataset(
     """Fit the images of both splits, or those that `folder` lacks, and open the result.
 
     A build that was killed goes on where it stopped and loses at most one shard; a finished one is opened.
-    Raises ValueError, before anything is fitted, when arguments do not fit each other, when an image (its id, or its pixels) is on both sides of the split,
-    or when `folder` holds another data set.
+    Raises ValueError, before anything is fitted, when arguments do not fit each other,
+    when an image (its id, or its pixels) is on both sides of the split, or when `folder` holds another data set.
     """
     _check_settings(steps=steps, lr=lr, init=init, inits=inits, copies=copies, test_init=test_init, shard_size=shard_size)
     _check_splits(train, test, spec)

@@ -44,7 +44,7 @@ from .model import MODELS, INRFormer
 from .symmetry import invariance_error
 from .training import Workers, make_accelerator, train, write_json
 
-# %% ../nbs/08_experiments.ipynb #c41c32f1
+# %% ../nbs/08_experiments.ipynb #0a1f72e9
 @dataclass(frozen=True)
 class Protocol:
     "What runs must share to stand in one table, and the choices that a run makes unless told otherwise."
@@ -58,7 +58,7 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "digits": Protocol(
         fixed=dict(n_train=1437, n_test=360, hidden="12-12", omega=8.0), inits=("shared",), psnr=28.0,
-        chosen=dict(fit_steps=250, fit_lr=1e-2, epochs=60, hint=256, augment="none"),
+        chosen=dict(fit_steps=60, fit_lr=5e-3, epochs=60, hint=256, augment="none"),
     ),
     "mnist-small": Protocol(
         fixed=dict(n_train=6000, n_test=1000), inits=("shared", "independent"), psnr=20.0,
@@ -415,7 +415,7 @@ def table(
     columns = {f"{v} ({name})": grouped[v].agg(name) for v in values for name in ("mean", "min", "max")}
     return pd.DataFrame({**columns, "runs": grouped.size()}).reset_index()
 
-# %% ../nbs/08_experiments.ipynb #e43b8ab4
+# %% ../nbs/08_experiments.ipynb #d301eba2
 EXPERIMENTS: dict[str, list[RunConfig]] = {
     "digits": [RunConfig(seed=s) for s in range(3)] + [RunConfig(model="paper", seed=s) for s in range(3)],
     "mnist-small": [RunConfig(dataset="mnist", init=init, seed=s) for init in ("shared", "independent") for s in range(3)],
@@ -449,7 +449,8 @@ def sweep(
         except Exception as error:
             failed = dict(run_id=run_id(cfg), config=identity(resolve(cfg)), summary=None, error=f"{type(error).__name__}: {error}")
             write_record(failed, experiment, folder)
-            tqdm.write(traceback.format_exc(), file=sys.stderr)
+            if progress:
+                tqdm.write(traceback.format_exc(), file=sys.stderr)
             continue
         if this.summary:
             write_record(record_of(this), experiment, folder)

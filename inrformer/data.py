@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DIGITS_TRAIN', 'IMAGE_COLUMNS', 'HUB', 'TEST_IDS', 'AUGMENTATIONS', 'SHARDS', 'INDEX', 'Images', 'cache_folder',
-           'source_name', 'load_images', 'transform', 'augment', 'Split', 'INRDataset', 'build_dataset']
+           'source_name', 'load_images', 'transform', 'augment', 'add_noise', 'Split', 'INRDataset', 'build_dataset']
 
-# %% ../nbs/03_data.ipynb #80b2ce45
+# %% ../nbs/03_data.ipynb #453e6648
 import glob
 import hashlib
 import io
@@ -33,7 +33,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from tqdm import tqdm
 
-from .fitting import FitResult, _check_images, _hash, fit, init_seeds
+from .fitting import FitResult, check_images, fit, hash_number, init_seeds
 from .inr import INR, INRSpec
 
 # %% ../nbs/03_data.ipynb #772cd5eb
@@ -306,7 +306,22 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = dict(
     mirror=dict(translate=0.1, rotate=10.0, zoom=0.1, mirror=True),
 )
 
-# %% ../nbs/03_data.ipynb #1234b666
+# %% ../nbs/03_data.ipynb #dbf9348c
+def add_noise(
+    inr: INR,
+    size: float,  # standard deviation, in units of `scale`
+    scale: Float[Tensor, "t"],  # of each weight tensor, then of each bias tensor: `Statistics.scale`
+    *,
+    generator: torch.Generator | None = None,  # source of the draws, on the CPU
+) -> INR:
+    "Add Gaussian noise to every weight and bias, each tensor in its own scale; new tensors. Raises ValueError for a negative size."
+    if size < 0:
+        raise ValueError(f"the size of noise must not be negative, and is {size}")
+    units = iter(size * scale)
+    noisy = [t + next(units) * torch.randn(t.shape, generator=generator).to(t) for t in inr.tensors]
+    return INR(tuple(noisy[: inr.spec.depth]), tuple(noisy[inr.spec.depth :]), inr.spec)
+
+# %% ../nbs/03_data.ipynb #4a2e299a
 @dataclass(frozen=True)
 class _Shard:
     "A slice of a split: which images, which copy of them, and the seed that their starts are drawn from."
@@ -331,14 +346,14 @@ def _plan(n_train: int, n_test: int, *, copies: int, test_init: str, seed: int, 
     "Every shard of a data set, in order."
     splits = [("train", n_train, copies, seed), ("test", n_test, 1, seed)]
     if test_init == "other":
-        splits.append(("test-other", n_test, 1, _hash(seed, "other")))
+        splits.append(("test-other", n_test, 1, hash_number(seed, "other")))
     return [
         _Shard(split, number, first, min(first + shard_size, n), copy, start)
         for split, n, most, start in splits
         for number, (copy, first) in enumerate((copy, first) for copy in range(most) for first in range(0, n, shard_size))
     ]
 
-# %% ../nbs/03_data.ipynb #9e5e46ef
+# %% ../nbs/03_data.ipynb #ba12ab47
 def _fingerprints(images: Images) -> list[str]:
     "A hash of the pixels of each image."
     return [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images.images.numpy()]
@@ -368,7 +383,7 @@ def _check_settings(*, steps: int, lr: float, init: str, inits: int, copies: int
 
 def _check_splits(train: Images, test: Images, spec: INRSpec) -> None:
     for images in (train, test):
-        _check_images(images.images, spec)
+        check_images(images.images, spec)
         if len(images.ids.unique()) < len(images):
             raise ValueError(f"ids of {images} must differ from each other")
     shapes = [tuple(images.images.shape[1:]) for images in (train, test)]

@@ -9,7 +9,7 @@ __all__ = ['PROTOCOLS', 'DEFAULTS', 'EXPERIMENTS', 'DEMO', 'Protocol', 'RunConfi
            'record_of', 'write_record', 'records', 'table', 'sweep', 'last_run', 'main', 'Demo', 'pack_demo',
            'load_demo']
 
-# %% ../nbs/08_experiments.ipynb #a445b804
+# %% ../nbs/08_experiments.ipynb #6c4ebe37
 import argparse
 import copy
 import difflib
@@ -41,10 +41,10 @@ from .fitting import INIT_POLICIES
 from .graph import grid_side
 from .inr import INRSpec, Statistics, load_inr, save_inr
 from .model import MODELS, INRFormer
-from .symmetry import invariance_error
+from .symmetry import canonicalize, invariance_error
 from .training import Workers, make_accelerator, train, write_json
 
-# %% ../nbs/08_experiments.ipynb #0a1f72e9
+# %% ../nbs/08_experiments.ipynb #69c475ed
 @dataclass(frozen=True)
 class Protocol:
     "What runs must share to stand in one table, and the choices that a run makes unless told otherwise."
@@ -75,12 +75,12 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 DEFAULTS: dict[str, Any] = dict(
-    n_train=6000, n_test=1000, hidden="32-32", omega=30.0, fit_steps=200, fit_lr=3e-3, inits=10, copies=1, augment="none", canonical=False,
-    model="demo", edge_identity=True, shared_fold=False, head_start=True, raw_scalar=True, hint=256, query=64, features=16,
+    n_train=6000, n_test=1000, hidden="32-32", omega=30.0, fit_steps=200, fit_lr=3e-3, inits=10, copies=1, augment="none", weight_noise=0.0, canonical=False, bias_init="uniform",
+    model="demo", edge_identity=True, shared_fold=False, head_start=True, raw_scalar=True, readout=0.1, max_frequency=10.0, hint=256, query=64, features=16,
     weight_embedding="sinusoidal", layer_embedding=True, pool="max", aux=True, epochs=20, batch_size=64, lr=1e-3, weight_decay=0.01,
 )
 
-# %% ../nbs/08_experiments.ipynb #749d4faa
+# %% ../nbs/08_experiments.ipynb #4a08a691
 @dataclass(frozen=True)
 class RunConfig:
     "Everything that decides a run's result, and the device it runs on."
@@ -91,6 +91,7 @@ class RunConfig:
     n_test: int | None = None  # test images, the first of the file
     hidden: str | None = None  # hidden widths of the INRs, written "32-32": papermill cannot pass tuples
     omega: float | None = None  # frequency scale: how wild an INR may be, and how hard to read
+    bias_init: str | None = None  # biases of the INRs start uniform or zero; zero leaves fewer phases to unravel
     fit_steps: int | None = None  # Adam steps per INR: few give blurs, many give sharp images
     fit_lr: float | None = None  # Adam's rate while fitting
     init: str | None = None  # start of the INRs: shared, pool or independent
@@ -98,8 +99,9 @@ class RunConfig:
     copies: int | None = None  # INRs per training image
     test_init: str | None = None  # "other" also tests on INRs from starts never seen; "same" does not
     augment: str | None = None  # name in AUGMENTATIONS: moves of the image made in weight space
+    weight_noise: float | None = None  # noise on the training INRs' weights, in units of each tensor's scale: against learning by heart
     canonical: bool | None = None  # read the canonical form under sine signs and phases
-    model: str | None = None  # name in MODELS, which gives the next eight
+    model: str | None = None  # name in MODELS, which gives the next eight unless they are given
     dim: int | None = None  # node width
     edge_dim: int | None = None  # edge width, where most of the work is
     depth: int | None = None  # blocks
@@ -108,6 +110,8 @@ class RunConfig:
     shared_fold: bool | None = None  # one fold for incoming and outgoing edges (the paper)
     head_start: bool | None = None  # feature INRs start from the input INR
     raw_scalar: bool | None = None  # the weight itself among its sines
+    readout: float | None = None  # size of the feature INRs' first change
+    max_frequency: float | None = None  # of the sinusoidal embedding, per standard deviation of the weight
     hint: int | None = None  # grid points that describe the crop
     query: int | None = None  # grid points at which feature INRs are read
     features: int | None = None  # feature INRs
@@ -167,7 +171,7 @@ def _typed(cfg: RunConfig) -> RunConfig:
 
 def _check(cfg: RunConfig) -> None:
     "Refuse, before anything is fitted, what would fail afterwards."
-    choices = dict(init=INIT_POLICIES, augment=tuple(AUGMENTATIONS), pool=("max", "mean"), test_init=("same", "other"),
+    choices = dict(init=INIT_POLICIES, bias_init=("uniform", "zero"), augment=tuple(AUGMENTATIONS), pool=("max", "mean"), test_init=("same", "other"),
                    weight_embedding=("sinusoidal", "chebyshev"), precision=("fp32", "bf16"))
     for name, allowed in choices.items():
         if getattr(cfg, name) not in allowed:
@@ -178,6 +182,8 @@ def _check(cfg: RunConfig) -> None:
     for name in ("fit_lr", "lr"):
         if not 0 < getattr(cfg, name) < float("inf"):
             raise ValueError(f"{name} must be a positive number, not {getattr(cfg, name)}")
+    if cfg.weight_noise < 0:
+        raise ValueError(f"weight_noise must not be negative, and is {cfg.weight_noise}")
     if cfg.dim % cfg.heads:
         raise ValueError(f"dim {cfg.dim} does not split into {cfg.heads} heads")
     if cfg.weight_embedding == "sinusoidal" and cfg.edge_dim % 2:
@@ -217,7 +223,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
         raise TypeError(f"there is no parameter {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(known)})")
     return RunConfig(**values)
 
-# %% ../nbs/08_experiments.ipynb #e2c08781
+# %% ../nbs/08_experiments.ipynb #056935cb
 def project_root() -> Path:
     "The folder that holds the project's settings.ini, looked for from the working folder upwards; the working folder itself elsewhere."
     here = Path.cwd()
@@ -277,8 +283,8 @@ class Run:
 def dataset_for(cfg: RunConfig, *, progress: bool = False) -> INRDataset:
     "The INR data set of a resolved config, from the cache or fitted into it."
     train_images, test_images = (load_images(cfg.dataset, split, n) for split, n in (("train", cfg.n_train), ("test", cfg.n_test)))
-    spec = INRSpec(widths=(2, *hidden_widths(cfg.hidden), train_images.images.shape[-1]), omega=cfg.omega)
-    names = ("n_train", "n_test", "hidden", "omega", "fit_steps", "fit_lr", "init", "inits", "copies", "test_init", "seed")
+    spec = INRSpec(widths=(2, *hidden_widths(cfg.hidden), train_images.images.shape[-1]), omega=cfg.omega, bias_init=cfg.bias_init)
+    names = ("n_train", "n_test", "hidden", "omega", "bias_init", "fit_steps", "fit_lr", "init", "inits", "copies", "test_init", "seed")
     name = source_name(cfg.dataset)
     folder = cache_folder() / "inrs" / f"{name.replace('/', '--')}-{_digest({n: getattr(cfg, n) for n in names})}"
     return build_dataset(
@@ -288,14 +294,16 @@ def dataset_for(cfg: RunConfig, *, progress: bool = False) -> INRDataset:
 
 
 def model_for(cfg: RunConfig, dataset: INRDataset) -> INRFormer:
-    "The untrained model of a resolved config for a data set, with the statistics of the training split."
-    return build_model(cfg, dataset.spec, len(dataset.card["classes"]), Statistics.of(dataset.split("train").inr))
+    "The untrained model of a resolved config for a data set, with the statistics of the training INRs as the model reads them."
+    training = dataset.split("train").inr
+    statistics = Statistics.of(canonicalize(training) if cfg.canonical else training)
+    return build_model(cfg, dataset.spec, len(dataset.card["classes"]), statistics)
 
 
 def build_model(cfg: RunConfig, spec: INRSpec, classes: int, statistics: Statistics | None = None) -> INRFormer:
     "The untrained model of a resolved config, its weights drawn from the config's seed."
     names = ("dim", "edge_dim", "depth", "heads", "hint", "query", "features", "weight_embedding", "raw_scalar", "layer_embedding",
-             "edge_identity", "pool", "shared_fold", "aux", "head_start", "canonical")
+             "edge_identity", "pool", "shared_fold", "aux", "head_start", "readout", "max_frequency", "canonical")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         return INRFormer(spec, classes=classes, statistics=statistics, **{n: getattr(cfg, n) for n in names})
@@ -319,9 +327,10 @@ def run(
     if this.summary is not None:
         return this
     workers = Workers(make_accelerator(cfg.device, cfg.precision))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", identity(cfg))
-    write_json(folder / "env.json", environment(workers))
+    if workers.accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", identity(cfg))
+        write_json(folder / "env.json", environment(workers))
     with workers.accelerator.main_process_first():
         dataset = dataset_for(cfg, progress=progress)
     splits = {name: dataset.split(name).to(workers.accelerator.device) for name in dataset.splits if name != "train"}
@@ -332,7 +341,7 @@ def run(
 
     state = train(
         model, dataset.split("train"), epochs=cfg.epochs, batch_size=cfg.batch_size, lr=cfg.lr, weight_decay=cfg.weight_decay,
-        augmentation=AUGMENTATIONS[cfg.augment], seed=cfg.seed, folder=folder, workers=workers, evaluate=evaluate, config=identity(cfg),
+        augmentation=AUGMENTATIONS[cfg.augment], noise=cfg.weight_noise, seed=cfg.seed, folder=folder, workers=workers, evaluate=evaluate, config=identity(cfg),
         progress=progress, stop=stop,
     )
     if state["epoch"] == cfg.epochs and workers.accelerator.is_main_process:

@@ -39,7 +39,7 @@ class Graph:
     def device(self) -> torch.device:
         return self.nodes[0].device
 
-# %% ../nbs/04_graph.ipynb #b97060c6
+# %% ../nbs/04_graph.ipynb #b4021438
 class WeightEmbedding(nn.Module):
     """Embed every weight and bias of an INR as a vector (INRFormer, section 2.1.2 and appendix C).
 
@@ -54,6 +54,7 @@ class WeightEmbedding(nn.Module):
         *,
         width: int,  # numbers per weight
         kind: str = "sinusoidal",  # or "chebyshev"
+        max_frequency: float = 10.0,  # of the sines, in radians per standard deviation of the weight
         raw_scalar: bool = True,  # the weight itself in place of the dead sin(0 w)
         statistics: Statistics | None = None,  # those of the spec's own start unless given
     ):
@@ -63,7 +64,7 @@ class WeightEmbedding(nn.Module):
         if kind == "sinusoidal" and width % 2:
             raise ValueError(f"a sinusoidal embedding needs an even width (sines and cosines), not {width}")
         self.kind, self.width, self.raw_scalar = kind, width, raw_scalar
-        self.register_buffer("frequencies", torch.linspace(0, 10, width // 2), persistent=False)
+        self.register_buffer("frequencies", torch.linspace(0, max_frequency, width // 2), persistent=False)
         statistics = statistics or Statistics.of_init(spec)
         for name in ("mean", "scale", "peak"):
             self.register_buffer(name, getattr(statistics, name).clone())
@@ -121,7 +122,7 @@ class Fold(nn.Module):
         n_in, n_out = edges[0].shape[2], edges[-1].shape[1]
         return F.pad(incoming, (0, 0, n_in, 0)) + F.pad(outgoing, (0, 0, 0, n_out))
 
-# %% ../nbs/04_graph.ipynb #50b6a9fd
+# %% ../nbs/04_graph.ipynb #bdf65715
 def grid_side(
     points: int,  # grid points
     coordinates: int,  # n_0
@@ -149,6 +150,7 @@ class GraphBuilder(nn.Module):
         edge_dim: int,  # edge width e
         hint: int = 256,  # points of the hint's grid
         weight_embedding: str = "sinusoidal",  # or "chebyshev"
+        max_frequency: float = 10.0,  # of the sinusoidal embedding
         raw_scalar: bool = True,  # the weight itself in place of the dead sin(0 w)
         layer_embedding: bool = True,  # a learned vector for each layer of nodes and of edges
         edge_identity: bool = True,  # edges carry the identity of their coordinate or channel
@@ -158,7 +160,7 @@ class GraphBuilder(nn.Module):
     ):
         super().__init__()
         self.spec, self.hint = spec, hint
-        self.embed = WeightEmbedding(spec, width=edge_dim, kind=weight_embedding, raw_scalar=raw_scalar, statistics=statistics)
+        self.embed = WeightEmbedding(spec, width=edge_dim, kind=weight_embedding, max_frequency=max_frequency, raw_scalar=raw_scalar, statistics=statistics)
         self.edge_map = nn.Linear(edge_dim, edge_dim)
         self.bias_map = nn.Linear(edge_dim, dim)
         self.fold = Fold(dim=dim, edge_dim=edge_dim, pool=pool, shared=shared_fold)

@@ -19,7 +19,7 @@ from .inr import INR, INRSpec, Statistics, grid
 from .layers import Block
 from .symmetry import canonicalize
 
-# %% ../nbs/06_model.ipynb #abdc75c7
+# %% ../nbs/06_model.ipynb #1efa934a
 class INR2INR(nn.Module):
     "Read `features` INRs from every graph (INRFormer, section 2.4)."
 
@@ -29,17 +29,18 @@ class INR2INR(nn.Module):
         dim: int,  # node width d
         edge_dim: int,  # edge width e
         features: int,  # INRs to read, k
-        scale: Float[Tensor, "t"],  # scale of each weight tensor, then of each bias tensor
+        scale: Float[Tensor, "t"],  # unit of change of each weight tensor, then of each bias tensor
         head_start: bool = True,  # start from the input INR and change it by scaled, small read-outs
+        readout: float = 0.1,  # size of those read-outs at the start, in units of the default init
     ):
         super().__init__()
         self.weight, self.bias = nn.Linear(edge_dim, features), nn.Linear(dim, features)
         self.head_start = head_start
         self.register_buffer("scale", scale.clone())
         if head_start:
-            for readout in (self.weight, self.bias):
-                readout.weight.data.mul_(0.1)
-                readout.bias.data.zero_()
+            for linear in (self.weight, self.bias):
+                linear.weight.data.mul_(readout)
+                linear.bias.data.zero_()
 
     def forward(
         self,
@@ -56,9 +57,9 @@ class INR2INR(nn.Module):
         return INR(tuple(w.flatten(0, 1) for w in weights), tuple(b.flatten(0, 1) for b in biases), inr.spec)
 
     @staticmethod
-    def read(readout: nn.Linear, vectors: Float[Tensor, "b *s d"]) -> Float[Tensor, "b k *s"]:
+    def read(linear: nn.Linear, vectors: Float[Tensor, "b *s d"]) -> Float[Tensor, "b k *s"]:
         "k numbers from each vector, k leading."
-        numbers = readout.weight @ vectors.flatten(1, -2).mT + readout.bias[:, None]
+        numbers = linear.weight @ vectors.flatten(1, -2).mT + linear.bias[:, None]
         return numbers.unflatten(2, vectors.shape[1:-1])
 
 
@@ -71,7 +72,7 @@ def feature_graph(
     nodes.insert(0, nodes[0].new_zeros(len(features) // k, features.spec.widths[0], k))
     return Graph(tuple(nodes), tuple(rearrange(w, "(b k) o i -> b o i k", k=k) for w in features.weights), features.spec)
 
-# %% ../nbs/06_model.ipynb #c3195a39
+# %% ../nbs/06_model.ipynb #39598374
 @dataclass(frozen=True, eq=False)
 class Output:
     "What INRFormer says of a batch of INRs."
@@ -100,6 +101,7 @@ class INRFormer(nn.Module):
         hint: int = 256,  # grid points that describe the crop
         query: int = 64,  # grid points at which feature INRs are evaluated
         weight_embedding: str = "sinusoidal",  # or "chebyshev"
+        max_frequency: float = 10.0,  # of the sinusoidal embedding, in radians per standard deviation of the weight
         raw_scalar: bool = True,  # the weight itself in place of the dead sin(0 w)
         layer_embedding: bool = True,  # learned vectors for layers of nodes and of edges
         edge_identity: bool = True,  # edges carry the identity of their coordinate or channel
@@ -108,8 +110,9 @@ class INRFormer(nn.Module):
         aux: bool = True,  # the auxiliary crop head; without it the hint is always the whole image
         features: int = 16,  # feature INRs, k
         head_start: bool = True,  # feature INRs start from the input INR
+        readout: float = 0.1,  # size of their first change, in units of the default init
         canonical: bool = False,  # read the canonical form under SIREN's sign flips and phase shifts, and so be invariant to them too
-        statistics: Statistics | None = None,  # of the training INRs; those of the spec's own start unless given
+        statistics: Statistics | None = None,  # of the training INRs (of their canonical forms if `canonical`); of the spec's own start unless given
     ):
         super().__init__()
         if min(classes, dim, depth, features) < 1:
@@ -118,12 +121,14 @@ class INRFormer(nn.Module):
         statistics = statistics or Statistics.of_init(spec)
         self.spec, self.features, self.canonical = spec, features, canonical
         self.build = GraphBuilder(
-            spec, dim=dim, edge_dim=edge_dim, hint=hint, weight_embedding=weight_embedding, raw_scalar=raw_scalar,
-            layer_embedding=layer_embedding, edge_identity=edge_identity, pool=pool, shared_fold=shared_fold, statistics=statistics,
+            spec, dim=dim, edge_dim=edge_dim, hint=hint, weight_embedding=weight_embedding, max_frequency=max_frequency,
+            raw_scalar=raw_scalar, layer_embedding=layer_embedding, edge_identity=edge_identity, pool=pool, shared_fold=shared_fold, statistics=statistics,
         )
         self.blocks = nn.ModuleList(Block(dim=dim, edge_dim=edge_dim, heads=heads, pool=pool, shared_fold=shared_fold) for _ in range(depth))
         self.norm_nodes, self.norm_edges = nn.LayerNorm(dim), nn.LayerNorm(edge_dim)
-        head = dict(dim=dim, edge_dim=edge_dim, scale=statistics.scale, head_start=head_start)
+        of_weights, in_neurons = statistics.scale[: spec.depth], torch.tensor(spec.widths[:-1])
+        scale = torch.cat([of_weights, of_weights * in_neurons.sqrt()])
+        head = dict(dim=dim, edge_dim=edge_dim, scale=scale, head_start=head_start, readout=readout)
         self.translate = INR2INR(features=features, **head)
         self.show_crop = INR2INR(features=1, **head) if aux else None
         n_in, n_out = spec.widths[0], spec.widths[-1]

@@ -6,7 +6,7 @@
 __all__ = ['draw_hints', 'losses', 'batches', 'Workers', 'keep_memory', 'schedule', 'write_json', 'save_checkpoint',
            'load_checkpoint', 'make_accelerator', 'train']
 
-# %% ../nbs/07_training.ipynb #d73ab872
+# %% ../nbs/07_training.ipynb #3683ff02
 import ctypes
 import json
 import math
@@ -28,8 +28,8 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .data import Split, augment
-from .inr import INR, grid
+from .data import Split, add_noise, augment
+from .inr import INR, Statistics, grid
 from .model import INRFormer
 
 # %% ../nbs/07_training.ipynb #f08d7feb
@@ -61,12 +61,14 @@ def losses(
     shown = out.crop(model.build.whole)
     return torch.stack([entropy, (shown - target).square().mean(dim=(1, 2)).sum()])
 
-# %% ../nbs/07_training.ipynb #a5f8704e
+# %% ../nbs/07_training.ipynb #758e4759
 def batches(
     train: Split,
     *,
     batch_size: int,  # INRs per step; what does not fill the last batch waits for the next epoch
     augmentation: dict[str, Any],  # keyword arguments of `augment`
+    noise: float,  # of the weights, in units of `scale`
+    scale: Float[Tensor, "t"],  # of each tensor: `Statistics.scale`
     points: Float[Tensor, "q n0"] | None,  # the hint's canonical grid; None draws no hints
     seed: int,
     epoch: int,
@@ -77,6 +79,7 @@ def batches(
     for picks in order.split(batch_size)[: max(1, len(train) // batch_size)]:
         picks = picks.to(train.labels.device)
         inr = augment(train.inr[picks], **augmentation, generator=generator) if augmentation else train.inr[picks]
+        inr = add_noise(inr, noise, scale, generator=generator) if noise else inr
         hint = None if points is None else draw_hints(len(picks), points, generator=generator).to(picks.device)
         yield inr, train.labels[picks], hint
 
@@ -183,7 +186,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     optimizer.load_state_dict(saved)
     return state
 
-# %% ../nbs/07_training.ipynb #37339073
+# %% ../nbs/07_training.ipynb #a7a3647b
 def make_accelerator(device: str | None = None, precision: str | None = None) -> Accelerator:
     "Device and precision of a run: the GPU where there is one and bfloat16 where that has it, unless told otherwise."
     if precision not in (None, "fp32", "bf16"):
@@ -207,6 +210,7 @@ def train(
     lr: float,  # AdamW's peak learning rate
     weight_decay: float,  # on matrices, not on vectors
     augmentation: dict[str, Any],  # keyword arguments of `inrformer.data.augment`
+    noise: float,  # on the weights, in units of each tensor's scale
     seed: int,
     folder: Path,  # where checkpoints and metrics.jsonl go
     workers: Workers,
@@ -230,11 +234,12 @@ def train(
     optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
     per_epoch = max(1, len(data) // batch_size)
     points = model.build.whole if model.show_crop is not None else None
+    draws = dict(batch_size=batch_size, augmentation=augmentation, noise=noise, scale=Statistics.of(data.inr).scale.to(device), points=points, seed=seed)
     state = load_checkpoint(folder, model, optimizer, config) or dict(epoch=0, seconds=0.0, history=[], config=config)
     bar = tqdm(total=epochs * per_epoch, initial=state["epoch"] * per_epoch, desc="training", unit="step", disable=not (progress and main))
     while state["epoch"] < epochs and not stop():
         started, epoch, total = time.perf_counter(), state["epoch"], torch.zeros(2, device=device)
-        for k, batch in enumerate(batches(data, batch_size=batch_size, augmentation=augmentation, points=points, seed=seed, epoch=epoch)):
+        for k, batch in enumerate(batches(data, **draws, epoch=epoch)):
             rate = lr * schedule(epoch * per_epoch + k, epochs * per_epoch)
             total += _step(model, optimizer, workers, batch, rate)
             bar.update()

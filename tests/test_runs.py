@@ -16,8 +16,8 @@ import torch
 from conftest import ROOT
 
 from inrformer.experiments import RunConfig, load_demo, resolve, run, run_id, sweep
-from inrformer.model import MODELS
 from inrformer.symmetry import permute, random_permutation
+from inrformer.training import Workers
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=30, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=12, device="cpu")
 NOTEBOOK = ROOT / "nbs" / "train.ipynb"
@@ -50,6 +50,38 @@ def test_a_killed_run_gives_the_same_bits(cache):
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
     same = [{k: v for k, v in h.items()} for h in whole.history]
     assert same == resumed.history and whole.summary["test_accuracy"] == resumed.summary["test_accuracy"]
+
+
+def test_two_processes_share_the_work_of_one(cache):
+    script = cache / "both.py"
+    script.write_text(f"from pathlib import Path\nfrom inrformer.experiments import RunConfig, run\nrun(RunConfig(**{SMALL | dict(epochs=2)!r}), out=Path({str(cache / 'two')!r}))\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    subprocess.run(command, cwd=cache, env=os.environ | dict(PYTHONPATH=str(ROOT)), stdin=subprocess.DEVNULL, check=True, timeout=120)
+    one = run(RunConfig(**SMALL | dict(epochs=2)), out=cache / "one")
+    two = run(RunConfig(**SMALL | dict(epochs=2)), out=cache / "two")
+    assert json.loads((two.folder / "env.json").read_text())["processes"] == 2
+    assert max((a - b).abs().max() for a, b in zip(weights(one), weights(two), strict=True)) < 1e-4
+
+
+def test_memory_that_does_not_suffice_is_explained_and_loses_nothing(cache, monkeypatch):
+    def full(*arguments):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Workers, "gradients", full)
+    with pytest.raises(MemoryError, match="a batch of 64 INRs does not fit into the device's memory: use a smaller batch_size"):
+        run(RunConfig(**SMALL), out=cache)
+    monkeypatch.undo()
+    monkeypatch.setenv("INRFORMER_CACHE", str(cache / "cache"))
+    assert run(RunConfig(**SMALL), out=cache).summary
+
+
+def test_a_checkpoint_of_another_config_is_refused(cache):
+    first = run(RunConfig(**SMALL), out=cache)
+    other = first.folder.with_name(run_id(RunConfig(**SMALL, lr=0.5)))
+    first.folder.rename(other)
+    (other / "summary.json").unlink()
+    with pytest.raises(ValueError, match=r"belongs to another config \(lr: 0.001 there, 0.5 here\)"):
+        run(RunConfig(**SMALL, lr=0.5), out=cache)
 
 
 def test_a_finished_run_is_skipped_and_another_seed_is_another_run(cache):
@@ -99,7 +131,7 @@ def test_the_parameters_cell_is_the_config():
 
 def papermill(*arguments, cache, **options):
     command = [sys.executable, "-m", "papermill", str(NOTEBOOK), *map(str, arguments)]
-    env = os.environ | dict(INRFORMER_CACHE=str(cache / "cache"))
+    env = os.environ | dict(INRFORMER_CACHE=str(cache / "cache"), PYTHONPATH=str(ROOT))
     return subprocess.run(command, cwd=cache, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, **options)
 
 

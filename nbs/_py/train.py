@@ -48,6 +48,7 @@ n_train: int = None  # training images, the first of the file
 n_test: int = None  # test images, the first of the file
 hidden: str = None  # hidden widths of the INRs, written "32-32": papermill cannot pass tuples
 omega: float = None  # frequency scale: how wild an INR may be, and how hard to read
+bias_init: str = None  # biases of the INRs start uniform or zero; zero leaves fewer phases to unravel
 fit_steps: int = None  # Adam steps per INR: few give blurs, many give sharp images
 fit_lr: float = None  # Adam's rate while fitting
 init: str = None  # start of the INRs: shared, pool or independent
@@ -55,8 +56,9 @@ inits: int = None  # starts in the pool
 copies: int = None  # INRs per training image
 test_init: str = None  # "other" also tests on INRs from starts never seen; "same" does not
 augment: str = None  # name in AUGMENTATIONS: moves of the image made in weight space
+weight_noise: float = None  # noise on the training INRs' weights, in units of each tensor's scale: against learning by heart
 canonical: bool = None  # read the canonical form under sine signs and phases
-model: str = None  # name in MODELS, which gives the next eight
+model: str = None  # name in MODELS, which gives the next eight unless they are given
 dim: int = None  # node width
 edge_dim: int = None  # edge width, where most of the work is
 depth: int = None  # blocks
@@ -65,6 +67,8 @@ edge_identity: bool = None  # edges know their coordinate or channel
 shared_fold: bool = None  # one fold for incoming and outgoing edges (the paper)
 head_start: bool = None  # feature INRs start from the input INR
 raw_scalar: bool = None  # the weight itself among its sines
+readout: float = None  # size of the feature INRs' first change
+max_frequency: float = None  # of the sinusoidal embedding, per standard deviation of the weight
 hint: int = None  # grid points that describe the crop
 query: int = None  # grid points at which feature INRs are read
 features: int = None  # feature INRs
@@ -98,6 +102,7 @@ this = run(cfg, progress=True)
 training, test = this.dataset.split("train"), this.dataset.split("test")
 model = this.model
 this.dataset.spec, f"{len(training)} training INRs, {len(test)} test INRs, {this.summary['parameters']:,} parameters"
+
 
 # %% [markdown]
 # ## Images and their INRs

@@ -6,7 +6,7 @@ READY := .venv/installed
 
 # `make train HINT=64` becomes `-p hint 64`, for every field of RunConfig. Only the command line counts, not the environment.
 PARAMS := DATASET PROTOCOL N_TRAIN N_TEST HIDDEN OMEGA BIAS_INIT FIT_STEPS FIT_LR INIT INITS COPIES TEST_INIT AUGMENT WEIGHT_NOISE \
-	CANONICAL MODEL DIM EDGE_DIM DEPTH HEADS EDGE_IDENTITY SHARED_FOLD HEAD_START RAW_SCALAR READOUT MAX_FREQUENCY HINT \
+	CANONICAL MODEL DIM EDGE_DIM DEPTH HEADS EDGE_IDENTITY SHARED_FOLD HEAD_START RAW_SCALAR HEAD_SCALE MAX_FREQUENCY HINT \
 	QUERY FEATURES WEIGHT_EMBEDDING LAYER_EMBEDDING POOL AUX EPOCHS BATCH_SIZE LR WEIGHT_DECAY SEED PRECISION DEVICE
 HINT = 256
 
@@ -32,6 +32,9 @@ test: $(READY)  ## run every notebook and every test
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
 	@echo "All notebooks and all tests pass."
+
+demo: $(READY)  ## train the model that ships in inrformer/demo again
+	$(BIN)/python -m inrformer.experiments demo
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter-lab nbs
@@ -69,4 +72,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help train test lab export readme docs hooks clean
+.PHONY: help train test demo lab export readme docs hooks clean

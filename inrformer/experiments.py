@@ -44,7 +44,7 @@ from .model import MODELS, INRFormer
 from .symmetry import canonicalize, invariance_error
 from .training import Workers, make_accelerator, train, write_json
 
-# %% ../nbs/08_experiments.ipynb #69c475ed
+# %% ../nbs/08_experiments.ipynb #87453aa0
 @dataclass(frozen=True)
 class Protocol:
     "What runs must share to stand in one table, and the choices that a run makes unless told otherwise."
@@ -58,7 +58,7 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "digits": Protocol(
         fixed=dict(n_train=1437, n_test=360, hidden="12-12", omega=8.0), inits=("shared",), psnr=28.0,
-        chosen=dict(fit_steps=60, fit_lr=5e-3, epochs=60, hint=256, augment="none"),
+        chosen=dict(fit_steps=62, fit_lr=5e-3, epochs=42, lr=2e-3, pool="mean", features=128, query=16, head_scale=3.0, weight_noise=0.1),
     ),
     "mnist-small": Protocol(
         fixed=dict(n_train=6000, n_test=1000), inits=("shared", "independent"), psnr=20.0,
@@ -76,11 +76,11 @@ PROTOCOLS: dict[str, Protocol] = {
 
 DEFAULTS: dict[str, Any] = dict(
     n_train=6000, n_test=1000, hidden="32-32", omega=30.0, fit_steps=200, fit_lr=3e-3, inits=10, copies=1, augment="none", weight_noise=0.0, canonical=False, bias_init="uniform",
-    model="demo", edge_identity=True, shared_fold=False, head_start=True, raw_scalar=True, readout=0.1, max_frequency=10.0, hint=256, query=64, features=16,
+    model="demo", edge_identity=True, shared_fold=False, head_start=True, raw_scalar=True, head_scale=1.0, max_frequency=10.0, hint=256, query=64, features=16,
     weight_embedding="sinusoidal", layer_embedding=True, pool="max", aux=True, epochs=20, batch_size=64, lr=1e-3, weight_decay=0.01,
 )
 
-# %% ../nbs/08_experiments.ipynb #4a08a691
+# %% ../nbs/08_experiments.ipynb #398d114e
 @dataclass(frozen=True)
 class RunConfig:
     "Everything that decides a run's result, and the device it runs on."
@@ -110,7 +110,7 @@ class RunConfig:
     shared_fold: bool | None = None  # one fold for incoming and outgoing edges (the paper)
     head_start: bool | None = None  # feature INRs start from the input INR
     raw_scalar: bool | None = None  # the weight itself among its sines
-    readout: float | None = None  # size of the feature INRs' first change
+    head_scale: float | None = None  # unit of the feature INRs' change, in scales of each weight tensor
     max_frequency: float | None = None  # of the sinusoidal embedding, per standard deviation of the weight
     hint: int | None = None  # grid points that describe the crop
     query: int | None = None  # grid points at which feature INRs are read
@@ -223,7 +223,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
         raise TypeError(f"there is no parameter {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(known)})")
     return RunConfig(**values)
 
-# %% ../nbs/08_experiments.ipynb #056935cb
+# %% ../nbs/08_experiments.ipynb #7627ad90
 def project_root() -> Path:
     "The folder that holds the project's settings.ini, looked for from the working folder upwards; the working folder itself elsewhere."
     here = Path.cwd()
@@ -303,7 +303,7 @@ def model_for(cfg: RunConfig, dataset: INRDataset) -> INRFormer:
 def build_model(cfg: RunConfig, spec: INRSpec, classes: int, statistics: Statistics | None = None) -> INRFormer:
     "The untrained model of a resolved config, its weights drawn from the config's seed."
     names = ("dim", "edge_dim", "depth", "heads", "hint", "query", "features", "weight_embedding", "raw_scalar", "layer_embedding",
-             "edge_identity", "pool", "shared_fold", "aux", "head_start", "readout", "max_frequency", "canonical")
+             "edge_identity", "pool", "shared_fold", "aux", "head_start", "head_scale", "max_frequency", "canonical")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         return INRFormer(spec, classes=classes, statistics=statistics, **{n: getattr(cfg, n) for n in names})

@@ -19,7 +19,7 @@ from .inr import INR, INRSpec, Statistics, grid
 from .layers import Block
 from .symmetry import canonicalize
 
-# %% ../nbs/06_model.ipynb #1efa934a
+# %% ../nbs/06_model.ipynb #b7f10e7f
 class INR2INR(nn.Module):
     "Read `features` INRs from every graph (INRFormer, section 2.4)."
 
@@ -31,7 +31,6 @@ class INR2INR(nn.Module):
         features: int,  # INRs to read, k
         scale: Float[Tensor, "t"],  # unit of change of each weight tensor, then of each bias tensor
         head_start: bool = True,  # start from the input INR and change it by scaled, small read-outs
-        readout: float = 0.1,  # size of those read-outs at the start, in units of the default init
     ):
         super().__init__()
         self.weight, self.bias = nn.Linear(edge_dim, features), nn.Linear(dim, features)
@@ -39,7 +38,7 @@ class INR2INR(nn.Module):
         self.register_buffer("scale", scale.clone())
         if head_start:
             for linear in (self.weight, self.bias):
-                linear.weight.data.mul_(readout)
+                linear.weight.data.mul_(0.1)
                 linear.bias.data.zero_()
 
     def forward(
@@ -72,7 +71,7 @@ def feature_graph(
     nodes.insert(0, nodes[0].new_zeros(len(features) // k, features.spec.widths[0], k))
     return Graph(tuple(nodes), tuple(rearrange(w, "(b k) o i -> b o i k", k=k) for w in features.weights), features.spec)
 
-# %% ../nbs/06_model.ipynb #39598374
+# %% ../nbs/06_model.ipynb #4c404a62
 @dataclass(frozen=True, eq=False)
 class Output:
     "What INRFormer says of a batch of INRs."
@@ -110,7 +109,7 @@ class INRFormer(nn.Module):
         aux: bool = True,  # the auxiliary crop head; without it the hint is always the whole image
         features: int = 16,  # feature INRs, k
         head_start: bool = True,  # feature INRs start from the input INR
-        readout: float = 0.1,  # size of their first change, in units of the default init
+        head_scale: float = 1.0,  # unit of their change, in scales of each weight tensor
         canonical: bool = False,  # read the canonical form under SIREN's sign flips and phase shifts, and so be invariant to them too
         statistics: Statistics | None = None,  # of the training INRs (of their canonical forms if `canonical`); of the spec's own start unless given
     ):
@@ -127,8 +126,8 @@ class INRFormer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim=dim, edge_dim=edge_dim, heads=heads, pool=pool, shared_fold=shared_fold) for _ in range(depth))
         self.norm_nodes, self.norm_edges = nn.LayerNorm(dim), nn.LayerNorm(edge_dim)
         of_weights, in_neurons = statistics.scale[: spec.depth], torch.tensor(spec.widths[:-1])
-        scale = torch.cat([of_weights, of_weights * in_neurons.sqrt()])
-        head = dict(dim=dim, edge_dim=edge_dim, scale=scale, head_start=head_start, readout=readout)
+        scale = head_scale * torch.cat([of_weights, of_weights * in_neurons.sqrt()])
+        head = dict(dim=dim, edge_dim=edge_dim, scale=scale, head_start=head_start)
         self.translate = INR2INR(features=features, **head)
         self.show_crop = INR2INR(features=1, **head) if aux else None
         n_in, n_out = spec.widths[0], spec.widths[-1]
@@ -171,10 +170,10 @@ class INRFormer(nn.Module):
         if not self.training:
             inr.check_finite()
 
-# %% ../nbs/06_model.ipynb #15df30ae
+# %% ../nbs/06_model.ipynb #73bbee94
 MODELS: dict[str, dict[str, Any]] = dict(
     demo=dict(dim=64, edge_dim=32, depth=2, heads=4),
     tiny=dict(dim=128, edge_dim=32, depth=3, heads=4),
     base=dict(dim=184, edge_dim=48, depth=4, heads=4),
-    paper=dict(dim=64, edge_dim=32, depth=2, heads=4, edge_identity=False, shared_fold=True, head_start=False, raw_scalar=False),
+    paper=dict(dim=64, edge_dim=32, depth=2, heads=4, edge_identity=False, shared_fold=True, pool="max", head_start=False, raw_scalar=False),
 )

@@ -24,7 +24,7 @@ from inrformer.symmetry import (
     shift_phases,
 )
 
-COUNTS = dict(demo=148_908, tiny=704_300, base=2_036_972, paper=142_412)
+COUNTS = dict(demo=148_908, tiny=704_300, base=1_882_444, paper=142_412)
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'DEFAULTS', 'EXPERIMENTS', 'DEMO', 'Protocol', 'RunConfig', 'resolve', 'protocol_of', 'hidden_widths',
            'run_id', 'identity', 'config_from', 'project_root', 'environment', 'Run', 'dataset_for', 'model_for',
-           'build_model', 'run', 'accuracy', 'summarize', 'protocol_kept', 'flat_classifier', 'records_folder',
-           'record_of', 'write_record', 'records', 'table', 'sweep', 'last_run', 'main', 'Demo', 'pack_demo',
-           'load_demo']
+           'build_model', 'run', 'images_digest', 'accuracy', 'summarize', 'protocol_kept', 'flat_classifier',
+           'records_folder', 'record_of', 'write_record', 'records', 'table', 'sweep', 'last_run', 'main', 'Demo',
+           'pack_demo', 'load_demo']
 
-# %% ../nbs/08_experiments.ipynb #6c4ebe37
+# %% ../nbs/08_experiments.ipynb #d27eac09
 import argparse
 import copy
 import difflib
@@ -37,14 +37,14 @@ from tqdm import tqdm
 
 from . import __version__
 from .data import AUGMENTATIONS, INRDataset, Split, build_dataset, cache_folder, load_images, source_name
-from .fitting import INIT_POLICIES
+from .fitting import INIT_POLICIES, init_seeds
 from .graph import grid_side
 from .inr import INRSpec, Statistics, load_inr, save_inr
 from .model import MODELS, INRFormer
 from .symmetry import canonicalize, invariance_error
-from .training import Workers, make_accelerator, train, write_json
+from .training import Workers, agreed, is_main, make_accelerator, resolve_precision, train, write_json, write_lines
 
-# %% ../nbs/08_experiments.ipynb #87453aa0
+# %% ../nbs/08_experiments.ipynb #9e8b8082
 @dataclass(frozen=True)
 class Protocol:
     "What runs must share to stand in one table, and the choices that a run makes unless told otherwise."
@@ -62,7 +62,8 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "mnist-small": Protocol(
         fixed=dict(n_train=6000, n_test=1000), inits=("shared", "independent"), psnr=20.0,
-        chosen=dict(hidden="16-16", omega=12.0, fit_steps=100, fit_lr=3e-3, epochs=100, hint=64, augment="shift"),
+        chosen=dict(hidden="16-16", omega=12.0, bias_init="zero", fit_steps=100, fit_lr=3e-3, epochs=80, lr=2e-3, hint=64, augment="shift",
+                    weight_noise=0.03, head_bias="fan_in", canonical=True, pool="mean", features=128, query=16, max_frequency=2.0),
     ),
     "cifar10-small": Protocol(
         fixed=dict(n_train=6000, n_test=1000, hidden="32-32", inits=10), inits=("pool",), psnr=25.0,
@@ -76,11 +77,11 @@ PROTOCOLS: dict[str, Protocol] = {
 
 DEFAULTS: dict[str, Any] = dict(
     n_train=6000, n_test=1000, hidden="32-32", omega=30.0, fit_steps=200, fit_lr=3e-3, inits=10, copies=1, augment="none", weight_noise=0.0, canonical=False, bias_init="uniform",
-    model="demo", edge_identity=True, shared_fold=False, head_start=True, raw_scalar=True, head_scale=1.0, max_frequency=10.0, hint=256, query=64, features=16,
+    model="demo", edge_identity=True, shared_fold=False, head_start=True, raw_scalar=True, head_scale=1.0, head_bias="scale", max_frequency=10.0, hint=256, query=64, features=16,
     weight_embedding="sinusoidal", layer_embedding=True, pool="max", aux=True, epochs=20, batch_size=64, lr=1e-3, weight_decay=0.01,
 )
 
-# %% ../nbs/08_experiments.ipynb #398d114e
+# %% ../nbs/08_experiments.ipynb #71fbd4e9
 @dataclass(frozen=True)
 class RunConfig:
     "Everything that decides a run's result, and the device it runs on."
@@ -101,7 +102,7 @@ class RunConfig:
     augment: str | None = None  # name in AUGMENTATIONS: moves of the image made in weight space
     weight_noise: float | None = None  # noise on the training INRs' weights, in units of each tensor's scale: against learning by heart
     canonical: bool | None = None  # read the canonical form under sine signs and phases
-    model: str | None = None  # name in MODELS, which gives the next eight unless they are given
+    model: str | None = None  # name in MODELS, which gives sizes and choices that are not given
     dim: int | None = None  # node width
     edge_dim: int | None = None  # edge width, where most of the work is
     depth: int | None = None  # blocks
@@ -110,7 +111,8 @@ class RunConfig:
     shared_fold: bool | None = None  # one fold for incoming and outgoing edges (the paper)
     head_start: bool | None = None  # feature INRs start from the input INR
     raw_scalar: bool | None = None  # the weight itself among its sines
-    head_scale: float | None = None  # unit of the feature INRs' change, in scales of each weight tensor
+    head_scale: float | None = None  # unit of the feature INRs' change, in scales of each tensor
+    head_bias: str | None = None  # unit of a bias's change: its own scale, or fan_in for biases that are small on purpose
     max_frequency: float | None = None  # of the sinusoidal embedding, per standard deviation of the weight
     hint: int | None = None  # grid points that describe the crop
     query: int | None = None  # grid points at which feature INRs are read
@@ -130,6 +132,7 @@ class RunConfig:
 
 def resolve(cfg: RunConfig) -> RunConfig:
     "Fill every None with the protocol's choice. Raises ValueError or TypeError, naming the field and what it may be, for values that cannot run."
+    cfg = _typed(cfg)
     name = source_name(cfg.dataset)
     protocol = cfg.protocol or protocol_of(name)
     if protocol != "custom" and protocol not in PROTOCOLS:
@@ -145,7 +148,7 @@ def resolve(cfg: RunConfig) -> RunConfig:
         raise ValueError(f"model must be one of {list(MODELS)}, not {model!r}")
     values = chosen | MODELS[model] | given | dict(protocol=protocol)
     values.setdefault("test_init", "same" if values["init"] == "independent" else "other")
-    values.setdefault("precision", make_accelerator(cfg.device, cfg.precision).mixed_precision.replace("no", "fp32"))
+    values["precision"] = resolve_precision(cfg.device, cfg.precision)
     full = _typed(RunConfig(**values))
     _check(full)
     return full
@@ -157,12 +160,12 @@ def protocol_of(name: str) -> str:
 
 
 def _typed(cfg: RunConfig) -> RunConfig:
-    "Whole numbers as floats where a float is meant; anything else of another type is refused."
+    'Whole numbers as floats, or as text such as hidden="12", where that is meant; anything else of another type is refused.'
     values = {}
     for field in fields(cfg):
         value, wanted = getattr(cfg, field.name), (get_args(field.type) or (field.type,))[0]
-        if wanted is float and type(value) is int:
-            value = float(value)
+        if (wanted, type(value)) in ((float, int), (str, int)):
+            value = wanted(value)
         if value is not None and type(value) is not wanted:
             raise TypeError(f"{field.name} must be of type {wanted.__name__}, not {value!r}")
         values[field.name] = value
@@ -171,7 +174,7 @@ def _typed(cfg: RunConfig) -> RunConfig:
 
 def _check(cfg: RunConfig) -> None:
     "Refuse, before anything is fitted, what would fail afterwards."
-    choices = dict(init=INIT_POLICIES, bias_init=("uniform", "zero"), augment=tuple(AUGMENTATIONS), pool=("max", "mean"), test_init=("same", "other"),
+    choices = dict(init=INIT_POLICIES, head_bias=("scale", "fan_in"), bias_init=("uniform", "zero"), augment=tuple(AUGMENTATIONS), pool=("max", "mean"), test_init=("same", "other"),
                    weight_embedding=("sinusoidal", "chebyshev"), precision=("fp32", "bf16"))
     for name, allowed in choices.items():
         if getattr(cfg, name) not in allowed:
@@ -179,11 +182,15 @@ def _check(cfg: RunConfig) -> None:
     for name in ("n_train", "n_test", "fit_steps", "inits", "copies", "dim", "edge_dim", "depth", "heads", "features", "epochs", "batch_size"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(cfg, name)}")
-    for name in ("fit_lr", "lr"):
+    for name in ("omega", "fit_lr", "lr", "head_scale", "max_frequency"):
         if not 0 < getattr(cfg, name) < float("inf"):
             raise ValueError(f"{name} must be a positive number, not {getattr(cfg, name)}")
-    if cfg.weight_noise < 0:
-        raise ValueError(f"weight_noise must not be negative, and is {cfg.weight_noise}")
+    for name, most in (("weight_noise", float("inf")), ("weight_decay", float("inf")), ("seed", 2**43)):
+        if not 0 <= getattr(cfg, name) < most:
+            raise ValueError(f"{name} must be at least 0 and below {most}, not {getattr(cfg, name)}")
+    init_seeds(cfg.init, [0], copy=cfg.copies - 1, inits=cfg.inits)
+    if (cfg.init, cfg.test_init) == ("independent", "other"):
+        raise ValueError('test_init="other" means nothing with init="independent", where every start is its own')
     if cfg.dim % cfg.heads:
         raise ValueError(f"dim {cfg.dim} does not split into {cfg.heads} heads")
     if cfg.weight_embedding == "sinusoidal" and cfg.edge_dim % 2:
@@ -196,7 +203,7 @@ def _check(cfg: RunConfig) -> None:
 def hidden_widths(text: str) -> tuple[int, ...]:
     'The widths in "32-32". Raises ValueError when it is not written so.'
     parts = text.split("-")
-    if not all(part.isdigit() and int(part) for part in parts):
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
         raise ValueError(f'hidden must be widths joined by "-", such as "32-32", not {text!r}')
     return tuple(int(part) for part in parts)
 
@@ -223,7 +230,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
         raise TypeError(f"there is no parameter {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(known)})")
     return RunConfig(**values)
 
-# %% ../nbs/08_experiments.ipynb #7627ad90
+# %% ../nbs/08_experiments.ipynb #c777e2a4
 def project_root() -> Path:
     "The folder that holds the project's settings.ini, looked for from the working folder upwards; the working folder itself elsewhere."
     here = Path.cwd()
@@ -286,7 +293,7 @@ def dataset_for(cfg: RunConfig, *, progress: bool = False) -> INRDataset:
     spec = INRSpec(widths=(2, *hidden_widths(cfg.hidden), train_images.images.shape[-1]), omega=cfg.omega, bias_init=cfg.bias_init)
     names = ("n_train", "n_test", "hidden", "omega", "bias_init", "fit_steps", "fit_lr", "init", "inits", "copies", "test_init", "seed")
     name = source_name(cfg.dataset)
-    folder = cache_folder() / "inrs" / f"{name.replace('/', '--')}-{_digest({n: getattr(cfg, n) for n in names})}"
+    folder = cache_folder() / "inrs" / f"{name.replace('/', '--')}-{_digest([images_digest(cfg), {n: getattr(cfg, n) for n in names}])}"
     return build_dataset(
         folder, train_images, test_images, spec, steps=cfg.fit_steps, lr=cfg.fit_lr, init=cfg.init, inits=cfg.inits, copies=cfg.copies,
         test_init=cfg.test_init, seed=cfg.seed, device=cfg.device, progress=progress,
@@ -303,7 +310,7 @@ def model_for(cfg: RunConfig, dataset: INRDataset) -> INRFormer:
 def build_model(cfg: RunConfig, spec: INRSpec, classes: int, statistics: Statistics | None = None) -> INRFormer:
     "The untrained model of a resolved config, its weights drawn from the config's seed."
     names = ("dim", "edge_dim", "depth", "heads", "hint", "query", "features", "weight_embedding", "raw_scalar", "layer_embedding",
-             "edge_identity", "pool", "shared_fold", "aux", "head_start", "head_scale", "max_frequency", "canonical")
+             "edge_identity", "pool", "shared_fold", "aux", "head_start", "head_scale", "head_bias", "max_frequency", "canonical")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         return INRFormer(spec, classes=classes, statistics=statistics, **{n: getattr(cfg, n) for n in names})
@@ -319,20 +326,31 @@ def run(
 ) -> Run:
     """Fit, train, measure and write one run; resume it where it stopped, and skip it when it is done.
 
-    Raises ValueError for a config that cannot run, before anything is fitted.
+    Raises ValueError for a config that cannot run, before anything is written, and MemoryError when the device's memory does not suffice.
     """
     cfg = resolve(cfg)
-    folder = (out or project_root() / "runs") / (experiment or cfg.protocol) / _digest(identity(cfg))
-    this = Run(folder, cfg)
-    if this.summary is not None:
-        return this
-    workers = Workers(make_accelerator(cfg.device, cfg.precision))
-    if workers.accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", identity(cfg))
-        write_json(folder / "env.json", environment(workers))
+    this = Run((out or project_root() / "runs") / (experiment or cfg.protocol) / _digest(identity(cfg)), cfg)
+    if this.summary is None:
+        try:
+            _run(this, progress, stop)
+        except torch.cuda.OutOfMemoryError as error:
+            raise MemoryError(f"the device's memory does not suffice for batches of {cfg.batch_size} INRs: use a smaller batch_size") from error
+    elif (digest := images_digest(cfg)) != this.summary["images_digest"]:
+        raise ValueError(f"{this.folder} is a run on other images named {source_name(cfg.dataset)!r} (digest {this.summary['images_digest']}, not {digest}): rename your files")
+    else:
+        os.utime(this.folder)
+    return this
+
+
+def _run(this: Run, progress: bool, stop: Callable[[], bool]) -> None:
+    "Fit, train, measure and write."
+    cfg, workers = this.config, Workers(make_accelerator(this.config.device, this.config.precision))
     with workers.accelerator.main_process_first():
         dataset = dataset_for(cfg, progress=progress)
+    if is_main():
+        this.folder.mkdir(parents=True, exist_ok=True)
+        write_json(this.folder / "config.json", identity(cfg))
+        write_json(this.folder / "env.json", environment(workers))
     splits = {name: dataset.split(name).to(workers.accelerator.device) for name in dataset.splits if name != "train"}
     model = model_for(cfg, dataset)
 
@@ -341,12 +359,22 @@ def run(
 
     state = train(
         model, dataset.split("train"), epochs=cfg.epochs, batch_size=cfg.batch_size, lr=cfg.lr, weight_decay=cfg.weight_decay,
-        augmentation=AUGMENTATIONS[cfg.augment], noise=cfg.weight_noise, seed=cfg.seed, folder=folder, workers=workers, evaluate=evaluate, config=identity(cfg),
-        progress=progress, stop=stop,
+        augmentation=AUGMENTATIONS[cfg.augment], noise=cfg.weight_noise, seed=cfg.seed, folder=this.folder, workers=workers, evaluate=evaluate,
+        config=identity(cfg), progress=progress, stop=stop,
     )
-    if state["epoch"] == cfg.epochs and workers.accelerator.is_main_process:
-        write_json(folder / "summary.json", summarize(cfg, dataset, model.cpu(), state, environment(workers)["device"]))
-    return this
+    if state["epoch"] == cfg.epochs and is_main():
+        write_json(this.folder / "summary.json", summarize(cfg, dataset, model.cpu(), state, environment(workers)["device"]))
+    workers.accelerator.wait_for_everyone()
+
+
+def images_digest(cfg: RunConfig) -> str:
+    "A hash of the pixels and labels that a resolved config names."
+    digest = hashlib.sha256()
+    for split, n in (("train", cfg.n_train), ("test", cfg.n_test)):
+        images = load_images(cfg.dataset, split, n)
+        for t in (images.images, images.labels):
+            digest.update(t.numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
@@ -366,7 +394,8 @@ def summarize(cfg: RunConfig, dataset: INRDataset, model: INRFormer, state: dict
         fit_seconds=dataset.card["fit_seconds"], train_seconds=state["seconds"], psnr=psnr, psnr_test=test.psnr.mean().item(),
         parameters=sum(p.numel() for p in model.parameters()), inr_parameters=dataset.spec.n_params,
         invariance_error=invariance_error(lambda x: double(x).logits, sample, generator=torch.Generator().manual_seed(0)),
-        protocol=protocol_kept(cfg, psnr), dataset=source_name(cfg.dataset), device=device,
+        protocol=protocol_kept(cfg, psnr), dataset=source_name(cfg.dataset),
+        images_digest=images_digest(cfg), device=device,
     )
 
 
@@ -382,7 +411,7 @@ def flat_classifier(training: Split) -> Pipeline:
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     return classifier.fit(training.inr.flat().numpy(), training.labels.numpy())
 
-# %% ../nbs/08_experiments.ipynb #1a31cba7
+# %% ../nbs/08_experiments.ipynb #d8d52de4
 def records_folder() -> Path:
     return project_root() / "figures" / "records"
 
@@ -398,9 +427,7 @@ def write_record(record: dict[str, Any], experiment: str, folder: Path | None = 
     path = (folder or records_folder()) / f"{experiment}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     others = [r for r in records(experiment, folder) if r["run_id"] != record["run_id"]]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(r) + "\n" for r in (*others, record)))
-    os.replace(temporary, path)
+    write_lines(path, [*others, record])
     return path
 
 
@@ -424,10 +451,11 @@ def table(
     columns = {f"{v} ({name})": grouped[v].agg(name) for v in values for name in ("mean", "min", "max")}
     return pd.DataFrame({**columns, "runs": grouped.size()}).reset_index()
 
-# %% ../nbs/08_experiments.ipynb #d301eba2
+# %% ../nbs/08_experiments.ipynb #06f0997e
 EXPERIMENTS: dict[str, list[RunConfig]] = {
     "digits": [RunConfig(seed=s) for s in range(3)] + [RunConfig(model="paper", seed=s) for s in range(3)],
-    "mnist-small": [RunConfig(dataset="mnist", init=init, seed=s) for init in ("shared", "independent") for s in range(3)],
+    "mnist-small": [RunConfig(dataset="mnist", init="shared", seed=s) for s in range(3)]
+    + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=28, seed=s) for s in range(3)],
     "cifar10-small": [RunConfig(dataset="cifar10")],
 }
 
@@ -451,24 +479,25 @@ def sweep(
     wanted = [run_id(cfg) for cfg in configs]
     todo = [cfg for cfg, name in zip(configs, wanted) if name not in done]
     for cfg in tqdm(todo, desc=experiment, unit="run", disable=not progress):
-        if over():
+        if agreed(over()):
             break
         try:
             this = run(cfg, experiment=experiment, out=out, progress=progress, stop=over)
         except Exception as error:
             failed = dict(run_id=run_id(cfg), config=identity(resolve(cfg)), summary=None, error=f"{type(error).__name__}: {error}")
-            write_record(failed, experiment, folder)
+            if is_main():
+                write_record(failed, experiment, folder)
             if progress:
                 tqdm.write(traceback.format_exc(), file=sys.stderr)
             continue
-        if this.summary:
+        if this.summary and is_main():
             write_record(record_of(this), experiment, folder)
     return [r for r in records(experiment, folder) if r["run_id"] in wanted]
 
 
 def last_run(out: Path | None = None) -> Run:
-    "The finished run whose summary is the newest. Raises FileNotFoundError when there is none."
-    found = sorted((out or project_root() / "runs").glob("*/*/summary.json"), key=lambda p: p.stat().st_mtime_ns)
+    "The finished run that was run, or shown again, last. Raises FileNotFoundError when there is none."
+    found = sorted((out or project_root() / "runs").glob("*/*/summary.json"), key=lambda p: p.parent.stat().st_mtime_ns)
     if not found:
         raise FileNotFoundError("no finished run yet: `make train` makes one")
     folder = found[-1].parent
@@ -493,7 +522,7 @@ def main(arguments: list[str] | None = None) -> None:
         return pack_demo(run(EXPERIMENTS["digits"][0], out=args.out, progress=True))
     configs = [replace(cfg, dataset=args.dataset or cfg.dataset) for cfg in EXPERIMENTS[args.name]]
     found = sweep(configs, args.name, out=args.out, folder=args.records, budget=args.budget, progress=True)
-    for r in found:
+    for r in found if is_main() else []:
         sys.stdout.write(f"{r['run_id']} {r['summary']['test_accuracy'] if r['summary'] else r['error']}\n")
 
 # %% ../nbs/08_experiments.ipynb #a4440606

@@ -122,16 +122,18 @@ class Fold(nn.Module):
         n_in, n_out = edges[0].shape[2], edges[-1].shape[1]
         return F.pad(incoming, (0, 0, n_in, 0)) + F.pad(outgoing, (0, 0, 0, n_out))
 
-# %% ../nbs/04_graph.ipynb #bdf65715
+# %% ../nbs/04_graph.ipynb #3266ce5e
 def grid_side(
     points: int,  # grid points
     coordinates: int,  # n_0
     name: str = "hint",  # what the number is called in the error
 ) -> int:
     "Side of a square grid (cube, line) of `points` points; raises ValueError, naming the nearest two, when there is none."
+    if points < 1 or points != int(points):
+        raise ValueError(f"{name} must be a whole number of grid points, at least 1, not {points}")
     side = round(points ** (1 / coordinates))
-    if points < 1 or side**coordinates != points:
-        low = max(1, math.floor(max(points, 1) ** (1 / coordinates)))
+    if side**coordinates != points:
+        low = math.floor(points ** (1 / coordinates))
         raise ValueError(f"{name}={points} is no grid in {coordinates} dimensions; the nearest are {low**coordinates} and {(low + 1) ** coordinates}")
     return side
 
@@ -181,7 +183,7 @@ class GraphBuilder(nn.Module):
 
     def first_edges(self, embedded: Graph) -> tuple[Float[Tensor, "b _ _ e"], ...]:
         "E^l = Linear(WE(W^l)) + layer vector, the ends marked with their coordinates and channels."
-        edges = [self.edge_map(e) for e in embedded.edges]
+        edges = [self.edge_map(e).to(e.dtype) for e in embedded.edges]
         if self.edge_layers is not None:
             edges = [e + layer for e, layer in zip(edges, self.edge_layers)]
         if self.edge_inputs is not None:
@@ -192,7 +194,7 @@ class GraphBuilder(nn.Module):
     def first_nodes(self, embedded: Graph, edges: tuple[Tensor, ...], hint: Float[Tensor, "b n0 d"]) -> tuple[Float[Tensor, "b _ d"], ...]:
         "V_l = LE_l + Linear(WE(b^l)) + folded edges, the ends marked, the input neurons hinted."
         inputs, *others = self.fold(edges).split(self.spec.widths, dim=1)
-        nodes = [inputs + self.node_inputs + hint, *(v + self.bias_map(b) for v, b in zip(others, embedded.nodes[1:]))]
+        nodes = [inputs + self.node_inputs + hint, *(v + self.bias_map(b).to(b.dtype) for v, b in zip(others, embedded.nodes[1:]))]
         nodes[-1] = nodes[-1] + self.node_outputs
         if self.node_layers is not None:
             nodes = [v + layer for v, layer in zip(nodes, self.node_layers)]

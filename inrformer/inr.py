@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INRSpec', 'INR', 'init_siren', 'grid', 'pixel_grid', 'psnr', 'save_inr', 'load_inr', 'Statistics']
 
-# %% ../nbs/00_inr.ipynb #bb33e110
+# %% ../nbs/00_inr.ipynb #319a1bfb
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-# %% ../nbs/00_inr.ipynb #0a956229
+# %% ../nbs/00_inr.ipynb #cc420217
 @dataclass(frozen=True)
 class INRSpec:
     """The shape and conventions of a SIREN, shared by every INR of a batch.
@@ -37,11 +37,15 @@ class INRSpec:
     offset: float = 0.0  # added to every output channel (0.5 in DWSNets)
 
     def __post_init__(self):
+        if any(int(n) != n for n in self.widths):
+            raise ValueError(f"widths {self.widths} must be whole numbers")
         object.__setattr__(self, "widths", tuple(int(n) for n in self.widths))
         if len(self.widths) < 3 or min(self.widths) < 1:
             raise ValueError(f"widths {self.widths} must name coordinates, at least one hidden layer and channels, each at least 1")
         if not (math.isfinite(self.omega) and self.omega > 0):
             raise ValueError(f"omega must be a positive number, not {self.omega}")
+        if not math.isfinite(self.offset):
+            raise ValueError(f"offset must be a number, not {self.offset}")
         allowed = dict(first_init=("coordinate", "hidden"), bias_init=("uniform", "zero"), last_init=("hidden", "linear"))
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -92,7 +96,7 @@ class INRSpec:
             raise ValueError(f"INRSpec has no fields {sorted(unknown)}; it has {[f.name for f in fields(cls)]}")
         return cls(**values | dict(widths=tuple(values["widths"])))
 
-# %% ../nbs/00_inr.ipynb #a05831cd
+# %% ../nbs/00_inr.ipynb #d9ce1f85
 @dataclass(frozen=True, eq=False)
 class INR:
     """A batch of b SIRENs of one spec.
@@ -108,17 +112,22 @@ class INR:
     def __post_init__(self):
         object.__setattr__(self, "weights", tuple(self.weights))
         object.__setattr__(self, "biases", tuple(self.biases))
-        b, shapes = len(self.weights[0]), self.spec.weight_shapes
+        b, shapes = len(self.weights[0]) if self.weights else 0, self.spec.weight_shapes
         wanted = [(b, *shape) for shape in shapes] + [(b, o) for o, _ in shapes]
         found = [tuple(t.shape) for t in (*self.weights, *self.biases)]
         if found != wanted:
             raise ValueError(f"tensors of shapes {found} are no INR of widths {self.spec.widths}, which needs {wanted}")
+        if len(kinds := {(t.dtype, t.device) for t in self.tensors}) > 1:
+            raise ValueError(f"the tensors of an INR have one dtype and device, not {sorted(map(str, kinds))}")
 
     def __call__(
         self,
         coords: Float[Tensor, "*b q n0"],  # (q, n_0) for all or (b, q, n_0) for each, in [-1, 1]
     ) -> Float[Tensor, "b q c"]:
         "Evaluate every INR at `coords`: (b, q, c), images in [-1, 1] when fitted by `inrformer.fitting`."
+        wanted = (self.dtype, self.spec.widths[0])
+        if (coords.dtype, coords.shape[-1]) != wanted or (coords.ndim == 3 and len(coords) != len(self)):
+            raise ValueError(f"coordinates {coords.dtype} of shape {tuple(coords.shape)} do not fit {self}: needed are {wanted[0]}, (q, {wanted[1]}) or ({len(self)}, q, {wanted[1]})")
         omega, z = self.spec.omega, coords.mT.expand(len(self), *coords.mT.shape[-2:])
         with torch.autocast(self.device.type, enabled=False):
             for w, b in zip(self.weights[:-1], self.biases[:-1]):
@@ -235,7 +244,7 @@ def psnr(
     error = (image - target).flatten(1).square().mean(dim=1)
     return 10 * torch.log10(4 / error)
 
-# %% ../nbs/00_inr.ipynb #188c35c0
+# %% ../nbs/00_inr.ipynb #16463caf
 def save_inr(inr: INR, path: str | Path) -> None:
     "Write a batch to one safetensors file; the spec goes into its metadata."
     names = [f"{kind}{l}" for kind in ("weight", "bias") for l in range(1, inr.spec.depth + 1)]
@@ -244,8 +253,12 @@ def save_inr(inr: INR, path: str | Path) -> None:
 
 
 def load_inr(path: str | Path) -> INR:
-    "Read what `save_inr` wrote. Raises ValueError when the file carries no spec, or tensors that do not fit it."
-    with safe_open(path, framework="pt") as file:
+    "Read what `save_inr` wrote. Raises ValueError when the file is damaged, carries no spec, or tensors that do not fit it."
+    try:
+        file = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file ({error})") from error
+    with file:
         metadata = file.metadata() or {}
         if "spec" not in metadata:
             raise ValueError(f"{path} carries no INRSpec in its metadata; `save_inr` writes one")

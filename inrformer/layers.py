@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .graph import Fold, Graph
 
-# %% ../nbs/05_layers.ipynb #fb9dce0c
+# %% ../nbs/05_layers.ipynb #545a8558
 class SlidingLayerAttention(nn.Module):
     """Multi-head attention in which layer l queries layers l-1, l and l+1 (INRFormer, section 2.2).
 
@@ -30,7 +30,7 @@ class SlidingLayerAttention(nn.Module):
         heads: int,  # attention heads, each dim / heads wide
     ):
         super().__init__()
-        if dim % heads:
+        if heads < 1 or dim % heads:
             raise ValueError(f"dim {dim} does not split into {heads} heads")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)

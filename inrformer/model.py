@@ -71,7 +71,7 @@ def feature_graph(
     nodes.insert(0, nodes[0].new_zeros(len(features) // k, features.spec.widths[0], k))
     return Graph(tuple(nodes), tuple(rearrange(w, "(b k) o i -> b o i k", k=k) for w in features.weights), features.spec)
 
-# %% ../nbs/06_model.ipynb #4c404a62
+# %% ../nbs/06_model.ipynb #ea19c067
 @dataclass(frozen=True, eq=False)
 class Output:
     "What INRFormer says of a batch of INRs."
@@ -109,7 +109,8 @@ class INRFormer(nn.Module):
         aux: bool = True,  # the auxiliary crop head; without it the hint is always the whole image
         features: int = 16,  # feature INRs, k
         head_start: bool = True,  # feature INRs start from the input INR
-        head_scale: float = 1.0,  # unit of their change, in scales of each weight tensor
+        head_scale: float = 1.0,  # unit of their change, in scales of each tensor
+        head_bias: str = "scale",  # unit of a bias: its tensor's own scale, or "fan_in", sqrt(n) times the weights'
         canonical: bool = False,  # read the canonical form under SIREN's sign flips and phase shifts, and so be invariant to them too
         statistics: Statistics | None = None,  # of the training INRs (of their canonical forms if `canonical`); of the spec's own start unless given
     ):
@@ -125,9 +126,12 @@ class INRFormer(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(dim=dim, edge_dim=edge_dim, heads=heads, pool=pool, shared_fold=shared_fold) for _ in range(depth))
         self.norm_nodes, self.norm_edges = nn.LayerNorm(dim), nn.LayerNorm(edge_dim)
-        of_weights, in_neurons = statistics.scale[: spec.depth], torch.tensor(spec.widths[:-1])
-        scale = head_scale * torch.cat([of_weights, of_weights * in_neurons.sqrt()])
-        head = dict(dim=dim, edge_dim=edge_dim, scale=scale, head_start=head_start)
+        if head_bias not in ("scale", "fan_in"):
+            raise ValueError(f'head_bias must be "scale" or "fan_in", not {head_bias!r}')
+        of_weights, of_biases = statistics.scale.split(spec.depth)
+        if head_bias == "fan_in":
+            of_biases = of_weights * torch.tensor(spec.widths[:-1]).sqrt()
+        head = dict(dim=dim, edge_dim=edge_dim, scale=head_scale * torch.cat([of_weights, of_biases]), head_start=head_start)
         self.translate = INR2INR(features=features, **head)
         self.show_crop = INR2INR(features=1, **head) if aux else None
         n_in, n_out = spec.widths[0], spec.widths[-1]
@@ -163,8 +167,11 @@ class INRFormer(nn.Module):
         return Output(logits, crop, named | {"output INR": feature_graph(translated, self.features), "features": features, "logits": logits})
 
     def _check(self, inr: INR, hint: Tensor | None) -> None:
-        if inr.spec.widths != self.spec.widths:
-            raise ValueError(f"this model reads INRs of widths {self.spec.widths}, not {inr.spec.widths}")
+        known, given = ((s.widths, s.omega, s.offset) for s in (self.spec, inr.spec))
+        if known != given:
+            raise ValueError(f"this model reads INRs of (widths, omega, offset) {known}, not {given}")
+        if inr.dtype != self.query.dtype:
+            raise ValueError(f"this model is {self.query.dtype} and the INRs are {inr.dtype}: cast one of them with .to(...) or .double()")
         if hint is not None and self.show_crop is None:
             raise ValueError("a model without the auxiliary head is always hinted the whole image: call it without a hint")
         if not self.training:

@@ -117,7 +117,7 @@ def permute_ends(
     order = [index(inputs), *middle, index(outputs)]
     return _reorder(x, order, order)
 
-# %% ../nbs/01_symmetry.ipynb #79f1421d
+# %% ../nbs/01_symmetry.ipynb #c4e4ec85
 def _rescale(inr: INR, l: int, rows: Tensor, shift: Tensor, out: Tensor) -> INR:
     "Hidden layer l: incoming weights times rows, bias times rows plus shift, outgoing column times out; each (b, n_l)."
     weights, biases = list(inr.weights), list(inr.biases)
@@ -153,6 +153,8 @@ def shift_phases(
 ) -> INR:
     "Add k pi / omega to each bias and multiply its outgoing column by (-1)^k: the function stays, to rounding."
     _check_layers(inr, turns, "turns")
+    if not all((k == k.round()).all() for k in turns):
+        raise ValueError("turns must be whole numbers: only half turns keep the function")
     for l, k in enumerate(turns, 1):
         k = k.to(inr.weights[0])
         inr = _rescale(inr, l, torch.ones_like(k), k * (math.pi / inr.spec.omega), 1 - 2 * (k % 2))
@@ -168,7 +170,7 @@ def random_turns(spec: INRSpec, b: int, most: int = 3, *, generator: torch.Gener
     "Draw half turns from -most to most for every hidden neuron: (b, n_l) per hidden layer."
     return tuple(torch.randint(-most, most + 1, (b, n), generator=generator) for n in spec.hidden)
 
-# %% ../nbs/01_symmetry.ipynb #1196a997
+# %% ../nbs/01_symmetry.ipynb #c41b54cf
 def canonicalize(inr: INR) -> INR:
     """The representative of `inr` under sign flips and phase shifts: every hidden bias in [0, pi / (2 omega)].
 
@@ -177,18 +179,19 @@ def canonicalize(inr: INR) -> INR:
     """
     turn = math.pi / inr.spec.omega
     for l in range(1, inr.spec.depth):
-        k = torch.floor(inr.biases[l - 1] / turn)
+        k = torch.round(inr.biases[l - 1] / turn)
         inr = _rescale(inr, l, torch.ones_like(k), -k * turn, 1 - 2 * (k % 2))
         bias, weight = inr.biases[l - 1], inr.weights[l - 1]
-        upper = bias > turn / 2
-        inr = _rescale(inr, l, 1 - 2.0 * upper.to(bias), turn * upper.to(bias), torch.ones_like(bias))
-        first = weight.gather(2, (weight != 0).int().argmax(dim=2, keepdim=True))[:, :, 0]
-        at_zero, at_half = (bias == 0) & (first < 0), (bias == turn / 2) & (first < 0)
-        rows = 1 - 2.0 * (at_zero | at_half).to(bias)
-        inr = _rescale(inr, l, rows, turn * at_half.to(bias), 1 - 2.0 * at_zero.to(bias))
+        slack = 4 * torch.finfo(bias.dtype).eps * turn * (1 + k.abs())
+        zero, half = bias.abs() < slack, (bias.abs() - turn / 2).abs() < slack
+        largest = weight.gather(2, weight.abs().argmax(dim=2, keepdim=True))[:, :, 0]
+        rows = 1 - 2.0 * (torch.where(zero | half, largest, bias) < 0).to(bias)
+        out = torch.where(half, 1 - 2.0 * (bias < 0).to(bias), rows)
+        end = torch.where(zero, 0.0, torch.where(half, turn / 2, bias.abs()))
+        inr = _rescale(inr, l, rows, end - bias * rows, out)
     return inr
 
-# %% ../nbs/01_symmetry.ipynb #c9ad1540
+# %% ../nbs/01_symmetry.ipynb #0043a464
 def _tensors(x: Any) -> tuple[Tensor, ...]:
     "The tensors of an INR, a Graph, a tensor or a sequence of them."
     if isinstance(x, Tensor):
@@ -199,18 +202,24 @@ def _tensors(x: Any) -> tuple[Tensor, ...]:
 
 
 def relative_error(found: Any, wanted: Any) -> float:
-    "Largest difference of any tensor of `found` from its partner in `wanted`, each divided by the partner's largest magnitude."
+    "Largest difference of any tensor of `found` from its partner in `wanted`, each divided by the partner's largest magnitude; infinite for NaN."
     pairs = list(zip(_tensors(found), _tensors(wanted), strict=True))
     if half := [t.dtype for pair in pairs for t in pair if t.dtype != torch.float64]:
         raise TypeError(f"errors are measured in float64, and the map returned {half[0]}: call it with a `.double()` model")
     def error(a: Tensor, b: Tensor) -> float:
-        difference = (a - b).abs().max().item()
-        return difference / b.abs().max().item() if difference else 0.0
+        if a.shape != b.shape:
+            raise ValueError(f"tensors of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot agree")
+        if not (a.isfinite().all() and b.isfinite().all()):
+            return math.inf
+        difference, size = (a - b).abs().max().item(), b.abs().max().item()
+        return 0.0 if difference == 0 else difference / size if size else math.inf
 
     return max(error(a, b) for a, b in pairs)
 
 
 def _measure(fn: Callable, inr: INR, act: Callable, trials: int, generator: torch.Generator | None) -> float:
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, not {trials}")
     inr = inr.to(torch.float64)
     with torch.no_grad():
         plain = fn(inr)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from inrformer.experiments import RunConfig, load_demo, resolve, run, run_id, sweep
+from inrformer.experiments import RunConfig, last_run, load_demo, run, run_id, sweep
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers
 
@@ -61,6 +61,8 @@ def test_two_processes_share_the_work_of_one(cache):
     two = run(RunConfig(**SMALL | dict(epochs=2)), out=cache / "two")
     assert json.loads((two.folder / "env.json").read_text())["processes"] == 2
     assert max((a - b).abs().max() for a, b in zip(weights(one), weights(two), strict=True)) < 1e-4
+    for a, b in zip(one.history, two.history, strict=True):
+        assert a["cross_entropy"] == pytest.approx(b["cross_entropy"], rel=1e-4) and a["crop_error"] == pytest.approx(b["crop_error"], rel=1e-4)
 
 
 def test_memory_that_does_not_suffice_is_explained_and_loses_nothing(cache, monkeypatch):
@@ -68,7 +70,7 @@ def test_memory_that_does_not_suffice_is_explained_and_loses_nothing(cache, monk
         raise torch.cuda.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(Workers, "gradients", full)
-    with pytest.raises(MemoryError, match="a batch of 64 INRs does not fit into the device's memory: use a smaller batch_size"):
+    with pytest.raises(MemoryError, match="batches of 64 INRs: use a smaller batch_size"):
         run(RunConfig(**SMALL), out=cache)
     monkeypatch.undo()
     monkeypatch.setenv("INRFORMER_CACHE", str(cache / "cache"))
@@ -80,8 +82,38 @@ def test_a_checkpoint_of_another_config_is_refused(cache):
     other = first.folder.with_name(run_id(RunConfig(**SMALL, lr=0.5)))
     first.folder.rename(other)
     (other / "summary.json").unlink()
-    with pytest.raises(ValueError, match=r"belongs to another config \(lr: 0.001 there, 0.5 here\)"):
+    with pytest.raises(ValueError, match=r"belongs to another config \(lr: 0.002 there, 0.5 here\)"):
         run(RunConfig(**SMALL, lr=0.5), out=cache)
+
+
+def test_a_run_stopped_between_epochs_is_resumed(cache):
+    answers = iter([False, False, True])
+    stopped = run(RunConfig(**SMALL), out=cache / "cut", stop=lambda: next(answers))
+    assert stopped.summary is None and len(stopped.history) == 2
+    (stopped.folder / "metrics.jsonl").write_text("")
+    resumed, whole = run(RunConfig(**SMALL), out=cache / "cut"), run(RunConfig(**SMALL), out=cache / "whole")
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    assert resumed.history == whole.history
+
+
+def test_a_damaged_checkpoint_is_named(cache):
+    answers = iter([False, True])
+    stopped = run(RunConfig(**SMALL), out=cache, stop=lambda: next(answers))
+    damaged = next(stopped.folder.glob("checkpoint-*")) / "optimizer.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(ValueError, match="checkpoint-00001 is damaged"):
+        run(RunConfig(**SMALL), out=cache)
+
+
+def test_two_precisions_run_in_one_process(cache):
+    for precision in ("bf16", "fp32"):
+        assert run(RunConfig(**SMALL | dict(epochs=1), precision=precision), out=cache).summary
+
+
+def test_the_run_shown_last_is_the_last_run(cache):
+    first, _ = (run(RunConfig(**SMALL | dict(epochs=1), seed=s), out=cache) for s in (0, 1))
+    run(RunConfig(**SMALL | dict(epochs=1), seed=0), out=cache)
+    assert last_run(cache).folder == first.folder
 
 
 def test_a_finished_run_is_skipped_and_another_seed_is_another_run(cache):
@@ -112,10 +144,12 @@ def test_a_budget_stops_at_a_checkpoint_and_the_sweep_goes_on(cache):
     ("hint", 60, "the nearest are 49 and 64"), ("heads", 3, "does not split into 3 heads"), ("model", "huge", "model must be one of"),
     ("init", "random", "init must be one of"), ("hidden", "12x12", "widths joined by"), ("device", "tpu", "device must be one of"),
     ("precision", "fp8", "precision must be"), ("lr", -1.0, "lr must be a positive number"), ("protocol", "imagenet", "protocol must be one of"),
-    ("edge_dim", 7, "edge_dim must be even"),
+    ("edge_dim", 7, "edge_dim must be even"), ("omega", -1.0, "omega must be a positive number"), ("weight_decay", float("nan"), "weight_decay must be at least 0"),
+    ("copies", 2, "the same INR again"), ("seed", 2**70, "seed must be at least 0"), ("hint", -4, "at least 1"), ("n_train", 99999, "99999"),
+    ("dataset", "no/such/{split}.parquet", "no file"), ("hidden", "12-0", "widths joined by"), ("max_frequency", -1.0, "max_frequency must be"),
 ])
 def test_configs_that_cannot_run_are_refused_before_anything_happens(cache, name, value, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         run(RunConfig(**{name: value}), out=cache)
     assert list(cache.iterdir()) == []
 
@@ -143,6 +177,12 @@ def test_a_mistyped_parameter_is_refused(cache):
     done = papermill("out.ipynb", "-p", "hnt", 64, cache=cache)
     assert done.returncode != 0
     assert "no parameter 'hnt'; did you mean 'hint'?" in done.stderr
+
+
+def test_a_parameter_named_like_a_module_is_refused(cache):
+    done = papermill("out.ipynb", "-p", "copy", 2, cache=cache)
+    assert done.returncode != 0
+    assert "no parameter 'copy'; did you mean 'copies'?" in done.stderr
 
 
 def test_papermill_runs_and_without_an_output_path_writes_the_notebook_to_its_output(cache):

@@ -23,23 +23,12 @@
 # Run it with papermill, `papermill nbs/train.ipynb runs/train.ipynb -p hint 256`, or cell by cell. A run that was cut goes on where it stopped; a run that is done is only shown.
 
 # %%
-import copy
+from dataclasses import fields
 
-import matplotlib.pyplot as plt
-import pandas as pd
-import seaborn as sns
-import torch
-from IPython.display import display
-
-from inrformer.experiments import accuracy, config_from, flat_classifier, identity, record_of, resolve, run
-from inrformer.inr import pixel_grid, psnr
-from inrformer.data import load_images
-from inrformer.symmetry import invariance_error, permute, random_permutation
-from inrformer.training import draw_hints
+from inrformer.experiments import RunConfig, config_from, resolve
 
 # %%
-sns.set_theme(style="whitegrid", context="notebook")
-names_before = set(globals())
+names_before = set(globals()) - {field.name for field in fields(RunConfig)}
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # images: digits, mnist, cifar10, a Hub name, a folder, or a pattern holding {split}
@@ -58,7 +47,7 @@ test_init: str = None  # "other" also tests on INRs from starts never seen; "sam
 augment: str = None  # name in AUGMENTATIONS: moves of the image made in weight space
 weight_noise: float = None  # noise on the training INRs' weights, in units of each tensor's scale: against learning by heart
 canonical: bool = None  # read the canonical form under sine signs and phases
-model: str = None  # name in MODELS, which gives the next eight unless they are given
+model: str = None  # name in MODELS, which gives sizes and choices that are not given
 dim: int = None  # node width
 edge_dim: int = None  # edge width, where most of the work is
 depth: int = None  # blocks
@@ -67,7 +56,8 @@ edge_identity: bool = None  # edges know their coordinate or channel
 shared_fold: bool = None  # one fold for incoming and outgoing edges (the paper)
 head_start: bool = None  # feature INRs start from the input INR
 raw_scalar: bool = None  # the weight itself among its sines
-head_scale: float = None  # unit of the feature INRs' change, in scales of each weight tensor
+head_scale: float = None  # unit of the feature INRs' change, in scales of each tensor
+head_bias: str = None  # unit of a bias's change: its own scale, or fan_in for biases that are small on purpose
 max_frequency: float = None  # of the sinusoidal embedding, per standard deviation of the weight
 hint: int = None  # grid points that describe the crop
 query: int = None  # grid points at which feature INRs are read
@@ -92,6 +82,24 @@ device: str = None  # cpu or cuda; the GPU where there is one. Not part of the h
 # %%
 given = {k: v for k, v in globals().items() if k not in names_before and not k.startswith("_") and k != "names_before"}
 cfg = resolve(config_from(given))
+
+# %%
+import copy
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+from IPython.display import display
+
+from inrformer.data import load_images
+from inrformer.experiments import accuracy, flat_classifier, identity, record_of, run
+from inrformer.inr import pixel_grid, psnr
+from inrformer.symmetry import invariance_error, permute, random_permutation
+from inrformer.training import draw_hints
+
+# %%
+sns.set_theme(style="whitegrid", context="notebook")
 pd.Series(identity(cfg), name="value").to_frame()
 
 # %% [markdown]
@@ -100,7 +108,7 @@ pd.Series(identity(cfg), name="value").to_frame()
 # %%
 this = run(cfg, progress=True)
 training, test = this.dataset.split("train"), this.dataset.split("test")
-model = this.model
+trained = this.model
 this.dataset.spec, f"{len(training)} training INRs, {len(test)} test INRs, {this.summary['parameters']:,} parameters"
 
 
@@ -143,9 +151,8 @@ fig.tight_layout()
 # ## What it confuses
 
 # %%
-model.eval()
 with torch.inference_mode():
-    logits = torch.cat([model(test.inr[i : i + 256]).logits for i in range(0, len(test), 256)])
+    logits = torch.cat([trained(test.inr[i : i + 256]).logits for i in range(0, len(test), 256)])
 classes = this.dataset.card["classes"]
 confusion = pd.crosstab(test.labels.numpy(), logits.argmax(1).numpy()).reindex(index=range(len(classes)), columns=range(len(classes)), fill_value=0)
 confusion.index, confusion.columns = classes, classes
@@ -159,12 +166,13 @@ ax.set(xlabel="INRFormer says", ylabel="label");
 # The auxiliary INR shows the hinted crop on its own canonical grid: above what it shows, below what the input INR shows at the hint points.
 
 # %%
-if model.show_crop is not None:
-    points = model.build.whole
+if trained.show_crop is not None:
+    points = trained.build.whole
     side = int(len(points) ** 0.5)
-    hint = draw_hints(8, points, generator=torch.Generator().manual_seed(0))
+    few = test.inr[:8]
+    crops = draw_hints(len(few), points, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        shown, wanted = model(test.inr[:8], hint).crop(points), test.inr[:8](hint)
+        shown, wanted = trained(few, crops).crop(points), few(crops)
     fig, axes = plt.subplots(2, 8, figsize=(11, 3))
     for top, bottom, s, w, quality in zip(*axes, shown, wanted, psnr(shown, wanted)):
         show(top, s.unflatten(0, (side, side)) / 2 + 0.5, f"{quality:.1f} dB")
@@ -176,13 +184,13 @@ if model.show_crop is not None:
 # Every test INR's hidden neurons are shuffled. INRFormer's logits stay, to rounding in float64; logistic regression on the flat weights loses its bearings.
 
 # %%
-seed = torch.Generator().manual_seed(0)
-permuted = permute(test.inr, random_permutation(test.inr.spec, len(test), generator=seed))
-double = copy.deepcopy(model).double()
-invariance = invariance_error(lambda x: double(x).logits, test.inr[:64], generator=seed)
+shuffle = torch.Generator().manual_seed(0)
+permuted = permute(test.inr, random_permutation(test.inr.spec, len(test), generator=shuffle))
+double = copy.deepcopy(trained).double()
+invariance = invariance_error(lambda x: double(x).logits, test.inr[:64], generator=shuffle)
 assert invariance < 1e-10, f"the logits moved by {invariance:.1e} of their size under permutation"
 with torch.inference_mode():
-    permuted_logits = torch.cat([model(permuted[i : i + 256]).logits for i in range(0, len(test), 256)])
+    permuted_logits = torch.cat([trained(permuted[i : i + 256]).logits for i in range(0, len(test), 256)])
 linear = flat_classifier(training)
 by_weights = [(linear.predict(x.flat().numpy()) == test.labels.numpy()).mean() for x in (test.inr, permuted)]
 both = pd.DataFrame(

@@ -451,11 +451,11 @@ def table(
     columns = {f"{v} ({name})": grouped[v].agg(name) for v in values for name in ("mean", "min", "max")}
     return pd.DataFrame({**columns, "runs": grouped.size()}).reset_index()
 
-# %% ../nbs/08_experiments.ipynb #06f0997e
+# %% ../nbs/08_experiments.ipynb #0c1d480e
 EXPERIMENTS: dict[str, list[RunConfig]] = {
     "digits": [RunConfig(seed=s) for s in range(3)] + [RunConfig(model="paper", seed=s) for s in range(3)],
     "mnist-small": [RunConfig(dataset="mnist", init="shared", seed=s) for s in range(3)]
-    + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=28, seed=s) for s in range(3)],
+    + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=24, seed=s) for s in range(3)],
     "cifar10-small": [RunConfig(dataset="cifar10")],
 }
 

@@ -198,6 +198,16 @@ def test_papermill_runs_and_without_an_output_path_writes_the_notebook_to_its_ou
     assert len(pictures) >= 5
 
 
+@pytest.mark.slow
+def test_the_literal_command_with_its_output_redirected(cache):
+    env = os.environ | dict(INRFORMER_CACHE=str(cache / "cache"), PYTHONPATH=str(ROOT), PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    with open(cache / "out.ipynb", "w") as out:
+        subprocess.run(["papermill", "nbs/train.ipynb", "-p", "hint", "256"], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, check=True, timeout=1200)
+    assert nbformat.read(cache / "out.ipynb", 4).metadata.papermill.exception is None
+    summary = last_run(ROOT / "runs").summary
+    assert summary["protocol"] == "digits" and summary["test_accuracy"] > 0.9 and summary["invariance_error"] < 1e-10
+
+
 def test_the_shipped_demo_gives_the_accuracy_of_its_record():
     demo = load_demo()
     with torch.inference_mode():

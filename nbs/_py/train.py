@@ -206,4 +206,5 @@ display(f"relative change of the logits under permutation, float64: {invariance:
 
 # %%
 record = record_of(this)
-pd.Series(record["summary"] | dict(run_id=record["run_id"]), name="measured").to_frame()
+shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in record["summary"].items()}
+pd.Series(shown | dict(run_id=record["run_id"]), name="measured").to_frame()

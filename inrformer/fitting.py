@@ -6,7 +6,7 @@
 __all__ = ['INIT_POLICIES', 'hash_number', 'init_seeds', 'init_from_seeds', 'render_gradient', 'FitResult', 'pick_device',
            'check_images', 'fit']
 
-# %% ../nbs/02_fitting.ipynb #92a5fb15
+# %% ../nbs/02_fitting.ipynb #ced1ad15
 import hashlib
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 

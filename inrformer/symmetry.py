@@ -6,14 +6,14 @@
 __all__ = ['Permutation', 'random_permutation', 'permute', 'permute_untied', 'permute_ends', 'flip_signs', 'shift_phases',
            'random_signs', 'random_turns', 'canonicalize', 'relative_error', 'equivariance_error', 'invariance_error']
 
-# %% ../nbs/01_symmetry.ipynb #f37b4308
+# %% ../nbs/01_symmetry.ipynb #28a5a10d
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from .inr import INR, INRSpec

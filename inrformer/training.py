@@ -7,7 +7,7 @@ __all__ = ['draw_hints', 'losses', 'batches', 'Workers', 'keep_memory', 'schedul
            'save_checkpoint', 'load_checkpoint', 'resolve_precision', 'make_accelerator', 'is_distributed', 'is_main',
            'agreed', 'train']
 
-# %% ../nbs/07_training.ipynb #d1af7324
+# %% ../nbs/07_training.ipynb #42168ce1
 import ctypes
 import json
 import math
@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .data import Split, add_noise, augment
-from .inr import INR, Statistics, grid
+from .inr import INR, Statistics
 from .model import INRFormer
 
 # %% ../nbs/07_training.ipynb #86b7aae1

@@ -75,6 +75,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                        'inrformer.experiments._run': ('experiments.html#_run', 'inrformer/experiments.py'),
                                        'inrformer.experiments._typed': ('experiments.html#_typed', 'inrformer/experiments.py'),
                                        'inrformer.experiments.accuracy': ('experiments.html#accuracy', 'inrformer/experiments.py'),
+                                       'inrformer.experiments.as_linear': ('experiments.html#as_linear', 'inrformer/experiments.py'),
                                        'inrformer.experiments.attempt': ('experiments.html#attempt', 'inrformer/experiments.py'),
                                        'inrformer.experiments.attempts': ('experiments.html#attempts', 'inrformer/experiments.py'),
                                        'inrformer.experiments.build_model': ('experiments.html#build_model', 'inrformer/experiments.py'),

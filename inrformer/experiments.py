@@ -6,9 +6,9 @@
 __all__ = ['PROTOCOLS', 'DEFAULTS', 'TABLE3', 'STEPS', 'PRESET', 'CHOICES', 'EXPERIMENTS', 'DEMO', 'Protocol', 'RunConfig',
            'resolve', 'protocol_of', 'hidden_widths', 'run_id', 'identity', 'config_from', 'project_root',
            'environment', 'Run', 'dataset_for', 'model_for', 'build_model', 'run', 'images_digest', 'accuracy',
-           'summarize', 'protocol_kept', 'flat_classifier', 'records_folder', 'record_of', 'write_record', 'records',
-           'find_record', 'table', 'grid', 'row_name', 'runs_of', 'results', 'sweep', 'recorded', 'attempts', 'attempt',
-           'parse_fields', 'experiment', 'last_run', 'parser', 'main', 'sweep_and_show', 'Demo', 'pack_demo',
+           'summarize', 'protocol_kept', 'flat_classifier', 'as_linear', 'records_folder', 'record_of', 'write_record',
+           'records', 'find_record', 'table', 'grid', 'row_name', 'runs_of', 'results', 'sweep', 'recorded', 'attempts',
+           'attempt', 'parse_fields', 'experiment', 'last_run', 'parser', 'main', 'sweep_and_show', 'Demo', 'pack_demo',
            'load_demo']
 
 # %% ../nbs/08_experiments.ipynb #d27eac09
@@ -32,6 +32,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
@@ -39,6 +40,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 from tqdm import tqdm
 
 from . import __version__
@@ -427,6 +429,23 @@ def flat_classifier(training: Split) -> Pipeline:
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     return classifier.fit(training.inr.flat().numpy(), training.labels.numpy())
 
+
+def as_linear(
+    classifier: Pipeline,  # what `flat_classifier` fitted
+    classes: int,  # number of labels
+) -> nn.Linear:
+    "The same classifier as one linear map from flat weights to logits, in float64. A class that training never showed gets a logit of -1e9."
+    scaler, logistic = (step for _, step in classifier.steps)
+    weight, bias = logistic.coef_, logistic.intercept_
+    if len(weight) == 1:
+        weight, bias = (np.concatenate([0 * t, t]) for t in (weight, bias))
+    linear = nn.Linear(weight.shape[1], classes, dtype=torch.float64).requires_grad_(False)
+    linear.weight.zero_()
+    linear.bias.fill_(-1e9)
+    linear.weight[logistic.classes_] = torch.from_numpy(weight / scaler.scale_)
+    linear.bias[logistic.classes_] = torch.from_numpy(bias - (weight / scaler.scale_) @ scaler.mean_)
+    return linear
+
 # %% ../nbs/08_experiments.ipynb #d8d52de4
 def records_folder() -> Path:
     return project_root() / "figures" / "records"
@@ -700,13 +719,15 @@ class Demo:
 
     model: INRFormer  # trained on shared-init digits, in evaluation mode
     test: Split  # the INRs it was tested on
+    flat: nn.Linear  # logistic regression on the flat weights of the training INRs, as one map to logits, float64
     record: dict[str, Any]  # of the run that made it
 
 
 def pack_demo(this: Run, folder: Path = DEMO) -> None:
-    "Write a finished run's model, test INRs and record as safetensors and JSON."
+    "Write a finished run's model, test INRs, linear classifier and record as safetensors and JSON."
     folder.mkdir(parents=True, exist_ok=True)
-    test = this.dataset.split("test")
+    training, test = this.dataset.split("train"), this.dataset.split("test")
+    save_model(as_linear(flat_classifier(training), 10), str(folder / "flat.safetensors"))
     save_model(this.model, str(folder / "model.safetensors"))
     save_inr(test.inr, folder / "inrs.safetensors")
     save_file(dict(labels=test.labels, ids=test.ids, psnr=test.psnr, init_seeds=test.init_seeds), folder / "labels.safetensors")
@@ -714,14 +735,16 @@ def pack_demo(this: Run, folder: Path = DEMO) -> None:
 
 
 def load_demo(folder: Path = DEMO) -> Demo:
-    "The trained model, its test INRs and its record. Raises FileNotFoundError when the package was built without them."
+    "The trained model, its test INRs, the linear classifier and its record. Raises FileNotFoundError when the package was built without them."
     if not (folder / "record.json").exists():
         raise FileNotFoundError(f"no demo in {folder}; `make demo` makes it")
     record = json.loads((folder / "record.json").read_text())
     test = Split(inr=load_inr(folder / "inrs.safetensors"), **load_file(folder / "labels.safetensors"))
     model = build_model(RunConfig(**record["config"]), test.inr.spec, 10)
     load_model(model, str(folder / "model.safetensors"))
-    return Demo(model.eval(), test, record)
+    flat = nn.Linear(test.inr.spec.n_params, 10, dtype=torch.float64).requires_grad_(False)
+    load_model(flat, str(folder / "flat.safetensors"))
+    return Demo(model.eval(), test, flat, record)
 
 # %% ../nbs/08_experiments.ipynb #ea64fac8
 if __name__ == "__main__" and "__file__" in globals():

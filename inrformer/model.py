@@ -47,19 +47,23 @@ class INR2INR(nn.Module):
         graph: Graph,  # their graphs after the last block, normalised
     ) -> INR:
         "The b k feature INRs, those of one input next to each other."
-        weights = [self.read(self.weight, e) for e in graph.edges]
-        biases = [self.read(self.bias, v) for v in graph.nodes[1:]]
-        if self.head_start:
-            changes = zip(inr.tensors, self.scale, (*weights, *biases))
-            weights_and_biases = [t[:, None] + scale * change for t, scale, change in changes]
-            weights, biases = weights_and_biases[: inr.spec.depth], weights_and_biases[inr.spec.depth :]
-        return INR(tuple(w.flatten(0, 1) for w in weights), tuple(b.flatten(0, 1) for b in biases), inr.spec)
+        linears = [self.weight] * inr.spec.depth + [self.bias] * inr.spec.depth
+        tensors = [self.read(*of_tensor) for of_tensor in zip(linears, (*graph.edges, *graph.nodes[1:]), inr.tensors, self.scale)]
+        return INR(tuple(tensors[: inr.spec.depth]), tuple(tensors[inr.spec.depth :]), inr.spec)
 
-    @staticmethod
-    def read(linear: nn.Linear, vectors: Float[Tensor, "b *s d"]) -> Float[Tensor, "b k *s"]:
-        "k numbers from each vector, k leading."
-        numbers = linear.weight @ vectors.flatten(1, -2).mT + linear.bias[:, None]
-        return numbers.unflatten(2, vectors.shape[1:-1])
+    def read(
+        self,
+        linear: nn.Linear,
+        vectors: Float[Tensor, "b *s d"],  # one for each entry of a tensor
+        start: Float[Tensor, "b *s"],  # that tensor of the input INRs
+        scale: Float[Tensor, ""],  # its unit of change
+    ) -> Float[Tensor, "b_k *s"]:
+        "k numbers from each vector, k leading; with a head start, the change of `start` by so many scales."
+        unit = scale if self.head_start else torch.ones_like(scale)
+        weight, bias = unit * linear.weight, unit * linear.bias
+        numbers = torch.baddbmm(bias[:, None], weight.expand(len(vectors), -1, -1), vectors.flatten(1, -2).mT)
+        numbers = numbers.unflatten(2, vectors.shape[1:-1])
+        return (start[:, None] + numbers if self.head_start else numbers).flatten(0, 1)
 
 
 def feature_graph(

@@ -137,8 +137,9 @@ class Workers:
 def keep_memory() -> None:
     "Ask glibc, where there is one, to keep freed memory: otherwise every step gives its large tensors back and faults them in again."
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
         libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(top_pad, 2**26)  # otherwise the heaps of threads are still unmapped as soon as they are empty
         libc.mallopt(mmap_threshold, 2**30)
 
 # %% ../nbs/07_training.ipynb #bf0405e5

@@ -36,8 +36,15 @@ test: $(READY)  ## run every notebook and every test
 	$(BIN)/python -m pytest
 	@echo "All notebooks and all tests pass."
 
-demo: $(READY)  ## train the model that ships in inrformer/demo again
+demo: $(READY)  ## train the model that ships in inrformer/demo again, record it, and show its run in nbs/train.ipynb
 	$(BIN)/python -m inrformer.experiments demo
+	$(BIN)/jupyter-nbconvert --log-level ERROR --to notebook --execute --inplace nbs/train.ipynb
+	$(BIN)/nbdev_clean --fname nbs/train.ipynb
+
+results: $(READY)  ## execute the pages that show records again, after new ones
+	$(BIN)/jupyter-nbconvert --log-level ERROR --to notebook --execute --inplace $(addprefix nbs/,index.ipynb tour.ipynb ablations.ipynb config.ipynb howto.ipynb verify.ipynb)
+	$(BIN)/nbdev_clean
+	$(MAKE) readme
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter-lab nbs
@@ -57,7 +64,11 @@ readme: $(READY)  ## README.md from nbs/index.ipynb (tags: remove_cell, remove_i
 # without Quarto, nbdev's own doc commands would try to install it, and the library, outside .venv
 docs: readme  ## render the site into _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "The site is rendered by Quarto, which is not on PATH: see https://quarto.org/docs/get-started"; exit 1; }
-	$(BIN)/nbdev_docs
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_docs
+	@# what pages show or link to above nbs/ goes along
+	cp -R figures LICENSE CITATION.cff CONTRIBUTING.md _docs
+	sed -i.bak 's#\(href\|src\)="\.\./#\1="#g' _docs/*.html && rm _docs/*.bak
+	@echo "The site: _docs/index.html"
 
 hooks: $(READY)  ## once per clone: nbdev's git and Jupyter hooks
 	$(BIN)/nbdev_install_hooks
@@ -75,4 +86,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help train test demo lab export readme docs hooks clean
+.PHONY: help train test demo results lab export readme docs hooks clean

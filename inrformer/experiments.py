@@ -7,9 +7,9 @@ __all__ = ['PROTOCOLS', 'DEFAULTS', 'TABLE3', 'STEPS', 'PRESET', 'CHOICES', 'EXP
            'resolve', 'protocol_of', 'hidden_widths', 'run_id', 'identity', 'config_from', 'project_root',
            'environment', 'Run', 'dataset_for', 'model_for', 'build_model', 'run', 'images_digest', 'accuracy',
            'summarize', 'protocol_kept', 'flat_classifier', 'as_linear', 'records_folder', 'record_of', 'write_record',
-           'records', 'find_record', 'table', 'grid', 'row_name', 'runs_of', 'results', 'sweep', 'recorded', 'attempts',
-           'attempt', 'parse_fields', 'experiment', 'last_run', 'parser', 'main', 'sweep_and_show', 'Demo', 'pack_demo',
-           'load_demo']
+           'records', 'find_record', 'table', 'grid', 'row_name', 'runs_of', 'results', 'effects', 'sweep', 'recorded',
+           'attempts', 'attempt', 'parse_fields', 'experiment', 'last_run', 'parser', 'main', 'sweep_and_show', 'Demo',
+           'pack_demo', 'load_demo']
 
 # %% ../nbs/08_experiments.ipynb #d27eac09
 import argparse
@@ -232,11 +232,16 @@ def _digest(value: Any) -> str:
 # %% ../nbs/08_experiments.ipynb #cafa2e9b
 def config_from(values: dict[str, Any]) -> RunConfig:
     "The config with these fields. Raises TypeError that names an unknown field and the nearest known one."
+    for name in values:
+        _check_name(name)
+    return RunConfig(**values)
+
+
+def _check_name(name: str) -> None:
     known = [f.name for f in fields(RunConfig)]
-    for name in values.keys() - set(known):
+    if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         raise TypeError(f"there is no parameter {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(known)})")
-    return RunConfig(**values)
 
 # %% ../nbs/08_experiments.ipynb #c777e2a4
 def project_root() -> Path:
@@ -579,6 +584,15 @@ def _line(there: list[dict[str, Any] | None], values: tuple[str, ...]) -> dict[s
         run_ids=" ".join(r["run_id"] for r in done), missing="; ".join(dict.fromkeys(notes)),
     )
 
+# %% ../nbs/08_experiments.ipynb #44c2a71b
+def effects(configs: list[RunConfig], found: list[dict[str, Any]], value: str = "test_accuracy") -> pd.DataFrame:
+    "For every finished run, its value less that of the first row's run of the same seed; rows without such a pair are left out."
+    runs = runs_of(configs, found)
+    runs["value"] = [r["summary"].get(value) if r and r["summary"] else None for r in runs["record"]]
+    first = runs[runs["row"] == runs["row"].iloc[0]].set_index("seed")["value"]
+    runs["effect"] = runs["value"].astype(float) - runs["seed"].map(first).astype(float)
+    return runs.dropna(subset=["effect"])[["row", "seed", "effect"]].reset_index(drop=True)
+
 # %% ../nbs/08_experiments.ipynb #ba490ed4
 def sweep(
     configs: list[RunConfig],
@@ -640,17 +654,18 @@ def attempt(cfg: RunConfig, *, experiment: str, out: Path | None, limit: float, 
 
 # %% ../nbs/08_experiments.ipynb #00bb12a8
 def parse_fields(words: list[str]) -> dict[str, Any]:
-    "Fields of RunConfig from words such as hint=64. Raises ValueError for a word without = and TypeError for an unknown field."
+    "Fields of RunConfig from words such as hint=64 or aux=False. Raises ValueError for what is no such word and TypeError for an unknown field."
+    kinds = {f.name: (get_args(f.type) or (f.type,))[0] for f in fields(RunConfig)}
     values = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
             raise ValueError(f"write FIELD=VALUE, as in hint=64, not {word!r}")
+        _check_name(name)
         try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name] = text
-    config_from(values)
+            values[name] = text if kinds[name] is str else ast.literal_eval(text)
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(f"{name} must be of type {kinds[name].__name__}, not {text!r}") from error
     return values
 
 
@@ -693,7 +708,9 @@ def main(arguments: list[str] | None = None) -> None:
         where = this.folder.relative_to(project_root()) if this.folder.is_relative_to(project_root()) else this.folder
         sys.stdout.write(f"test accuracy {this.summary['test_accuracy']:.4f}, record and checkpoint in {where}\n")
     elif args.name == "demo":
-        pack_demo(run(EXPERIMENTS["digits"][0], out=args.out, progress=True))
+        this = run(EXPERIMENTS["digits"][0], out=args.out, progress=True)
+        write_record(record_of(this), "digits", args.records)
+        pack_demo(this)
     else:
         sweep_and_show(args)
 

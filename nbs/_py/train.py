@@ -21,6 +21,7 @@
 # > One run from images to a trained model: INRs are fitted, their graphs read, the model trained, and everything that it found is measured.
 #
 # Run it with papermill, `papermill nbs/train.ipynb runs/train.ipynb -p hint 256`, or cell by cell. A run that was cut goes on where it stopped; a run that is done is only shown.
+# What is shown below is the run whose model ships with the package; its record is in `figures/records/digits.jsonl`.
 
 # %%
 from dataclasses import fields
@@ -118,6 +119,9 @@ this.dataset.spec, f"{len(training)} training INRs, {len(test)} test INRs, {this
 # Above, test images; below, what their INRs show, and how well.
 
 # %%
+#| label: fig-inrs
+#| fig-cap: "Test images and what their INRs show."
+#| fig-alt: "Two rows of eight pictures: the first test images above, the same pictures shown by their INRs below, each with its PSNR in dB."
 def show(ax, image, title=None):
     ax.imshow(image.clip(0, 1), cmap="gray", vmin=0, vmax=1)
     ax.set_axis_off()
@@ -131,6 +135,9 @@ for top, bottom, image, inr, quality in zip(*axes, images, test.inr, test.psnr):
     show(bottom, inr(pixel_grid(*size))[0].unflatten(0, size) / 2 + 0.5, f"{quality:.1f} dB")
 
 # %%
+#| label: fig-psnr
+#| fig-cap: "How well the training INRs show their images."
+#| fig-alt: "Histogram of the PSNR of the training INRs in dB."
 fig, ax = plt.subplots(figsize=(5, 2))
 sns.histplot(x=training.psnr.numpy(), ax=ax, bins=40)
 ax.set(xlabel="PSNR of the training INRs (dB)");
@@ -139,6 +146,9 @@ ax.set(xlabel="PSNR of the training INRs (dB)");
 # ## Loss and accuracy
 
 # %%
+#| label: fig-history
+#| fig-cap: "Losses and test accuracy after every epoch."
+#| fig-alt: "Three curves against the epoch: the cross-entropy and the crop error fall, the test accuracy rises and levels off; on INRs from other starts it stays low."
 history = pd.DataFrame(this.history).set_index("epoch")
 fig, axes = plt.subplots(1, 3, figsize=(12, 3))
 for ax, columns, name in zip(axes, (["cross_entropy"], ["crop_error"], [c for c in history if c.endswith("accuracy")]),
@@ -151,6 +161,9 @@ fig.tight_layout()
 # ## What it confuses
 
 # %%
+#| label: fig-confusion
+#| fig-cap: "Labels and what INRFormer says, in numbers of test INRs."
+#| fig-alt: "Confusion matrix: a heat map of counts, one row for each label and one column for each answer, largest on the diagonal."
 with torch.inference_mode():
     logits = torch.cat([trained(test.inr[i : i + 256]).logits for i in range(0, len(test), 256)])
 classes = this.dataset.card["classes"]
@@ -166,6 +179,9 @@ ax.set(xlabel="INRFormer says", ylabel="label");
 # The auxiliary INR shows the hinted crop on its own canonical grid: above what it shows, below what the input INR shows at the hint points.
 
 # %%
+#| label: fig-crops
+#| fig-cap: "What the auxiliary INR shows of eight crops, and the crops."
+#| fig-alt: "Two rows of eight small pictures: crops as the auxiliary INR shows them above, each with its PSNR in dB, and as the input INR shows them below."
 if trained.show_crop is not None:
     points = trained.build.whole
     side = int(len(points) ** 0.5)

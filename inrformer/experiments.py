@@ -66,12 +66,12 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "digits": Protocol(
         fixed=dict(n_train=1437, n_test=360, hidden="12-12", omega=8.0), inits=("shared",), psnr=28.0,
-        chosen=dict(fit_steps=62, fit_lr=5e-3, epochs=42, lr=2e-3, pool="mean", features=128, query=16, head_scale=3.0, weight_noise=0.1),
+        chosen=dict(fit_steps=62, fit_lr=5e-3, epochs=36, lr=2e-3, pool="mean", features=256, query=16, head_scale=3.0, weight_noise=0.1, max_frequency=3.0),
     ),
     "mnist-small": Protocol(
         fixed=dict(n_train=6000, n_test=1000), inits=("shared", "independent"), psnr=20.0,
-        chosen=dict(hidden="16-16", omega=12.0, bias_init="zero", fit_steps=100, fit_lr=3e-3, epochs=80, lr=2e-3, hint=64, augment="shift",
-                    weight_noise=0.03, head_bias="fan_in", canonical=True, pool="mean", features=128, query=16, max_frequency=2.0),
+        chosen=dict(hidden="16-16", omega=8.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, epochs=48, lr=2e-3, hint=64, augment="shift",
+                    weight_noise=0.12, head_bias="fan_in", canonical=True, pool="mean", features=128, query=16, max_frequency=2.0),
     ),
     "cifar10-small": Protocol(
         fixed=dict(n_train=6000, n_test=1000, hidden="32-32", inits=10), inits=("pool",), psnr=25.0,
@@ -533,7 +533,7 @@ CHOICES: list[dict[str, Any]] = [
 EXPERIMENTS: dict[str, list[RunConfig]] = {
     "digits": [RunConfig(seed=s) for s in range(3)] + [RunConfig(model="paper", seed=s) for s in range(3)],
     "mnist-small": [RunConfig(dataset="mnist", init="shared", seed=s) for s in range(3)]
-    + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=24, seed=s) for s in range(3)],
+    + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=16, seed=s) for s in range(3)],
     "cifar10-small": [RunConfig(dataset="cifar10")],
     "table3": [
         *grid(TABLE3, 5, protocol="digits", hint=256, query=64),

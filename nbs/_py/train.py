@@ -19,7 +19,8 @@
 # # Train INRFormer
 #
 # > One run from images to a trained model: INRs are fitted, their graphs read, the model trained, and everything that it found is measured.
-#
+
+# %% [markdown]
 # Run it with papermill, `papermill nbs/train.ipynb runs/train.ipynb -p hint 256`, or cell by cell. A run that was cut goes on where it stopped; a run that is done is only shown.
 # What is shown below is the run whose model ships with the package; its record is in `figures/records/digits.jsonl`.
 

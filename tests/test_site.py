@@ -1,0 +1,258 @@
+"The site: every page is processed, its numbers come from records and code, its links lead somewhere."
+
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import stat
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+import yaml
+from test_repo import BIN, CHAPTERS, NOTEBOOKS, ROOT, check, run, tracked, tree  # noqa: F401
+
+from inrformer.experiments import EXPERIMENTS, effects, experiment, identity, parse_fields, parser, records, resolve, run_id
+
+PAGES = {p.name: nbformat.read(p, 4) for p in NOTEBOOKS if p.parent == ROOT / "nbs"}
+SITE = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]
+
+
+def entries(node):
+    "Every page that a part of the site's configuration names."
+    if isinstance(node, dict):
+        return entries(list(node.values()))
+    if isinstance(node, list):
+        return [name for part in node for name in entries(part)]
+    return [node] if isinstance(node, str) and node.endswith(".ipynb") else []
+
+
+def option(cell, name):
+    "A cell's Quarto option, or None."
+    found = re.search(rf'^#\| {name}: *"?(.*?)"?$', cell.source, re.M) if cell.cell_type == "code" else None
+    return found and found[1]
+
+
+def text_of(cell):
+    "What a cell's outputs say in words: tables and sentences, not pictures."
+    data = [o.get("data", {}) for o in cell.outputs]
+    return [d.get(kind) for d in data if "image/png" not in d for kind in ("text/html", "text/markdown", "text/plain")]
+
+
+def execute(path, root):
+    "The cells of a page, executed in its project; without what is not for a test, as `eval: false` says."
+    notebook = nbformat.read(path, 4)
+    notebook.cells = [c for c in notebook.cells if option(c, "eval") != "false"]
+    kernel = dict(env=os.environ | dict(PYTHONPATH=str(root)))
+    nbclient.NotebookClient(notebook, timeout=300, resources=dict(metadata=dict(path=str(root / "nbs")))).execute(**kernel)
+    return notebook.cells
+
+
+def test_the_sidebar_has_every_page():
+    assert sorted(entries(SITE["sidebar"])) == sorted(PAGES), "list new pages in _quarto.yml"
+    assert set(entries(SITE["navbar"])) <= set(PAGES)
+
+
+# Quarto names a page without its number, links pages by those names, and takes a leading / for the site's own folder
+QUARTO = r"""#!/bin/sh
+set -e
+{convert} *.ipynb
+cd _docs
+for page in [0-9]*.html; do mv "$page" "${{page#*_}}"; done
+sed -i.bak -e 's/[0-9][0-9]_\([a-z]*\)\.ipynb/\1.html/g' -e 's/\.ipynb/.html/g' -e 's#="/#="./#g' *.html
+rm *.bak
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    "The site as `make docs` leaves it, with a stand-in for Quarto: nbdev processes every page, and the stand-in turns each into plain HTML."
+    done = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT)
+    if done.returncode:
+        pytest.skip("needs a git work tree")
+    root, programs = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("bin")
+    for f in filter(lambda f: (ROOT / f).exists(), done.stdout.splitlines()):
+        (root / f).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / f, root / f, follow_symlinks=False)
+    quarto = programs / "quarto"
+    quarto.write_text(QUARTO.format(convert=f'"{BIN}/jupyter-nbconvert" --log-level ERROR --to html --output-dir _docs'))
+    quarto.chmod(quarto.stat().st_mode | stat.S_IXUSR)
+    check("make", "-s", "-o", ".venv/installed", "docs", f"BIN={BIN}", cwd=root, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}", PYTHONPATH=str(root))
+    return root
+
+
+def test_nbdev_processes_every_page(site):
+    for name in PAGES:
+        cells = nbformat.read(site / "_proc" / name, 4).cells
+        assert cells[0].cell_type == "raw" and "title:" in cells[0].source, f"{name} has no title"
+        assert not [o for c in cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"], name
+        labels = [label for c in PAGES[name].cells if (label := option(c, "label"))]
+        assert labels == [label for c in cells if (label := option(c, "label"))], f"{name} lost a label"
+
+
+def test_links_of_the_rendered_site(site):
+    for page in (site / "_docs").glob("*.html"):
+        for link in re.findall(r'(?:href|src)="([^"#:]+)(?:#[^"]*)?"', page.read_text()):
+            target = (page.parent / link).resolve()
+            assert target.exists() and target.is_relative_to(site / "_docs"), f"{page.name} links to {link}"
+
+
+def test_make_docs_says_how_to_get_quarto(tree):
+    if shutil.which("quarto"):
+        pytest.skip("quarto is here")
+    done = run("make", "-s", "-o", ".venv/installed", "docs", f"BIN={BIN}", cwd=tree)
+    assert done.returncode and "https://quarto.org" in done.stdout and not (tree / "_docs").exists()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_first_cell_is_title_and_description(name):
+    first = next(c for c in PAGES[name].cells if c.cell_type == "markdown")
+    assert re.fullmatch(r"# .+\n\n> .+(\n\n- \w+: .+)*", first.source.strip()), f"{name}: nbdev drops what else the first cell says"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_labels_come_from_code(name):
+    labels = [label for c in PAGES[name].cells if (label := option(c, "label"))]
+    assert len(set(labels)) == len(labels)
+    for cell in PAGES[name].cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"\{[^}]*#(tbl|fig)-", cell.source), f"{name}: a label in a markdown cell"
+            missing = set(re.findall(r"@((?:tbl|fig)-[\w-]+)", cell.source)) - set(labels)
+            assert not missing, f"{name} refers to {missing}"
+        elif label := option(cell, "label"):
+            kind = label.split("-")[0]
+            assert kind in ("tbl", "fig") and option(cell, f"{kind}-cap"), f"{name}: {label} has no caption"
+
+
+@pytest.mark.parametrize("name", [n for n in PAGES if n[:-6].split("_", 1)[-1] not in CHAPTERS])
+def test_every_figure_has_a_text(name):
+    for cell in PAGES[name].cells:
+        if cell.cell_type == "code" and any("image/png" in o.get("data", {}) for o in cell.outputs):
+            assert len(option(cell, "fig-alt") or "") > 40, f"{name}: a figure without fig-alt: {cell.source[:80]}"
+        for alt in re.findall(r"!\[(.*?)\]\(", cell.source if cell.cell_type == "markdown" else ""):
+            assert len(alt) > 40, f"{name}: a picture without a text"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_table_of_results_is_typed(name):
+    for cell in PAGES[name].cells:
+        if cell.cell_type == "markdown":
+            typed = [line for line in cell.source.splitlines() if line.startswith("|") and re.search(r"\d\.\d|\d ?%", line)]
+            assert not typed, f"{name}: typed numbers in a table: {typed[0]}"
+
+
+def anchors(name):
+    "The anchors of a page's headings."
+    heads = [h for c in PAGES[name].cells if c.cell_type == "markdown" for h in re.findall(r"^#+ (.+)$", c.source, re.M)]
+    return {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in heads}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    text = "\n".join(c.source for c in PAGES[name].cells if c.cell_type == "markdown")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        assert not target or (ROOT / "nbs" / target).exists(), f"{name} links to {link}"
+        page = target or name
+        assert not anchor or page in PAGES and anchor in anchors(page), f"{name}: no heading {anchor} in {page}"
+
+
+def commands():
+    "Every line of shell on a page."
+    for name, page in PAGES.items():
+        for cell in page.cells:
+            if cell.cell_type == "markdown":
+                for block in re.findall(r"^```sh\n(.*?)^```", cell.source, re.M | re.S):
+                    yield from ((name, line) for line in block.splitlines() if line.strip())
+
+
+@pytest.mark.parametrize(("name", "line"), list(commands()))
+def test_commands_are_right(name, line):
+    words = shlex.split(line, comments=True)
+    if words[:1] == ["make"]:
+        done = run("make", "-n", "-o", ".venv/installed", *words[1:], cwd=ROOT)
+        assert done.returncode == 0, f"{name}: {line}\n{done.stderr}"
+    if "inrformer.experiments" in words:
+        arguments = parser().parse_args(words[words.index("inrformer.experiments") + 1 :])
+        assert parse_fields(arguments.set) is not None and (arguments.name not in EXPERIMENTS or experiment(arguments.name, arguments.protocol))
+
+
+@pytest.mark.parametrize("name", [n for n, page in PAGES.items() if any((option(c, "label") or "").startswith("tbl-") for c in page.cells)])
+def test_tables_regenerate_from_the_records(name):
+    executed = {option(c, "label"): text_of(c) for c in execute(ROOT / "nbs" / name, ROOT) if option(c, "label")}
+    for cell in PAGES[name].cells:
+        label = option(cell, "label")
+        if label and label.startswith("tbl-"):
+            assert text_of(cell) and executed[label] == text_of(cell), f"run `make results`: {label} of {name} is not what the records give"
+
+
+def test_the_run_page_shows_a_committed_record():
+    shown = "".join("".join(filter(None, text_of(c))) for c in PAGES["train.ipynb"].cells if c.cell_type == "code")
+    demo = json.loads((ROOT / "inrformer" / "demo" / "record.json").read_text())
+    committed = next((r for r in records("digits") if r["run_id"] == demo["run_id"]), None)
+    assert committed == demo, "run `make demo`: figures/records has not the run whose model ships"
+    assert demo["run_id"] in shown, "run `make demo`: train.ipynb shows another run"
+    for key, value in demo["summary"].items():
+        assert f"{value:.4g}" in shown if isinstance(value, float) else str(value) in shown, f"run `make demo`: train.ipynb shows another {key}"
+    errors = [o for c in PAGES["train.ipynb"].cells if c.cell_type == "code" for o in c.outputs if o.output_type in ("error", "stream")]
+    assert not errors, "train.ipynb holds progress bars or errors"
+
+
+def test_published_numbers_have_a_source():
+    with open(ROOT / "figures" / "published.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {"Table 1", "Table 2", "Table 3"} <= {r["table"] for r in rows}
+    for r in rows:
+        assert 10 < float(r["accuracy"]) < 100 and r["protocol"] and r["source"], r
+    _, configs = experiment("table3", "cifar10-full")
+    named = {r["row"] for r in rows if r["table"] == "Table 3"}
+    assert len(named) == 9 and {row for row in effects(configs, made_up(configs))["row"]} == named - {"other inits"}
+
+
+def made_up(configs, accuracy=lambda k: 0.5 + 0.001 * k):
+    "Records with accuracies that count up, as if every config had run."
+    found = []
+    for k, cfg in enumerate(configs):
+        full = resolve(cfg)
+        summary = dict(test_accuracy=accuracy(k), test_other_accuracy=accuracy(k) / 2, psnr=30.0, parameters=1000 * (k + 1), protocol=full.protocol, device="made up",
+                       train_seconds=60.0, dataset="made-up", fit_seconds=1.0)
+        history = [dict(epoch=e, cross_entropy=1 / e, test_accuracy=accuracy(k)) for e in (1, 2)]
+        config = identity(full) | dict(dataset="digits" if full.dataset == "digits" else "made-up")
+        found.append(dict(run_id=run_id(cfg), config=config, env=dict(threads=1, torch="made up"), summary=summary, history=history))
+    return found
+
+
+def test_the_results_page_shows_whatever_is_on_record(tree):
+    "With a record of every row, and one failure, no row is missing but the failed one, and the numbers are those of the records."
+    for path in (tree / "figures" / "records").glob("*.jsonl"):
+        path.unlink()
+    for name, protocol in (("table3", "digits"), ("table3", "cifar10-small"), ("table3", "cifar10-full"), ("table2", None), ("choices", "digits"), ("choices", "cifar10-full")):
+        label, configs = experiment(name, protocol)
+        found = made_up(configs)
+        if label == "table3-cifar10-small":
+            found[2] = {k: found[2][k] for k in ("run_id", "config")} | dict(summary=None, error="MemoryError: too small")
+        (tree / "figures" / "records" / f"{label}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
+    cells = {option(c, "label"): "".join(filter(None, text_of(c))) for c in execute(tree / "nbs" / "ablations.ipynb", tree) if option(c, "label")}
+    assert "not yet run" not in "".join(cells.values())
+    assert "failed: MemoryError: too small" in cells["tbl-table3-small"] and "made-up" in cells["tbl-table3-small"]
+    _, configs = experiment("table3", "digits")
+    mean = sum(0.5 + 0.001 * k for k, c in enumerate(configs) if c.aux is False) / 5
+    assert f"{100 * mean:.2f} (" in cells["tbl-table3-digits"] and "+0.10" in cells["tbl-table3-digits"]
+    assert "25.00" in cells["tbl-table3-full"], "the last row is the first row's runs on other inits"
+
+
+def test_workflows_pin_their_actions():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"uses: *(\S+)", path.read_text())
+        assert used and all(re.search(r"@[0-9a-f]{40}$", action) for action in used), path.name
+        assert yaml.safe_load(path.read_text())["permissions"] == dict(contents="read"), path.name
+
+
+def test_pages_are_light():
+    for path in NOTEBOOKS:
+        assert Path(path).stat().st_size < 800_000, f"{path.name} is too large to read over a slow line"

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from plotly.offline import get_plotlyjs
-from plotly.subplots import make_subplots
 from torch import Tensor, nn
 
 from .data import Split, load_images
@@ -66,17 +65,45 @@ BLUE, ORANGE, VERMILLION, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E7
 DIVERGING = [[0, "rgba(0,114,178,1)"], [0.5, "rgba(128,128,128,0)"], [1, "rgba(213,94,0,1)"]]
 
 
-def _dress(figure: go.Figure, alt: str, height: int, **layout: Any) -> go.Figure:
-    "The look that all figures share."
-    clear = "rgba(0,0,0,0)"
-    figure.update_layout(
+@dataclass(frozen=True)
+class _Plot:
+    "One pair of axes: traces, a title, and what is special about its x and y axis."
+
+    traces: list[dict[str, Any]]
+    title: str = ""
+    x: dict[str, Any] = field(default_factory=dict)
+    y: dict[str, Any] = field(default_factory=dict)
+
+
+def _figure(
+    plots: list[_Plot],  # row by row
+    alt: str,  # what the figure shows, for those who cannot see it
+    height: int,  # in pixels
+    *,
+    columns: list[float] | None = None,  # widths of the plots of a row, in proportion; equal, in one row, unless given
+    gap: float = 0.04,  # between columns, as a share of the whole
+    row_gap: float = 0.12,
+    **layout: Any,  # more of plotly's layout
+) -> go.Figure:
+    "Plots in a grid, in the look that all figures share."
+    columns = columns or [1.0] * len(plots)
+    rows, unit = len(plots) // len(columns), (1 - gap * (len(columns) - 1)) / sum(columns)
+    tall = (1 - row_gap * (rows - 1)) / rows
+    clear, look = "rgba(0,0,0,0)", dict(gridcolor="rgba(128,128,128,0.25)", zeroline=False, automargin=True, title=dict(font=dict(size=12)))
+    traces, axes, notes = [], {}, list(layout.pop("annotations", []))
+    for k, plot in enumerate(plots):
+        row, column = divmod(k, len(columns))
+        left, top, name = sum(columns[:column]) * unit + gap * column, 1 - row * (tall + row_gap), str(k + 1) if k else ""
+        right, bottom = min(left + columns[column] * unit, 1), max(top - tall, 0)
+        axes[f"xaxis{name}"] = look | dict(domain=[left, right], anchor=f"y{name}") | plot.x
+        axes[f"yaxis{name}"] = look | dict(domain=[bottom, top], anchor=f"x{name}") | plot.y
+        traces += [dict(trace, xaxis=f"x{name}", yaxis=f"y{name}") for trace in plot.traces]
+        notes.append(dict(text=plot.title, x=(left + right) / 2, y=top, xref="paper", yref="paper", yanchor="bottom", showarrow=False))
+    base = dict(
         height=height, margin=dict(l=10, r=10, t=34, b=10), paper_bgcolor=clear, plot_bgcolor=clear, font=dict(color=GREY, size=12), meta=dict(alt=alt),
-        template=go.layout.Template(), hoverlabel=dict(font_size=12), legend=dict(orientation="h", y=1.0, yanchor="bottom", x=1, xanchor="right"), **layout,
+        template=go.layout.Template(), legend=dict(orientation="h", y=-0.2, yanchor="top", x=1, xanchor="right"),
     )
-    figure.update_annotations(font_size=13)
-    axis = dict(gridcolor="rgba(128,128,128,0.25)", zeroline=False, automargin=True, title_font_size=12)
-    figure.update_xaxes(**axis).update_yaxes(**axis)
-    return figure
+    return go.Figure(dict(data=traces, layout=base | axes | dict(annotations=[dict(font=dict(size=13)) | note for note in notes if note["text"]]) | layout))
 
 
 def _bar(title: str, **place: Any) -> dict[str, Any]:
@@ -96,30 +123,25 @@ def render(inr: INR, height: int, width: int) -> Float[Tensor, "h w c"]:
     return rearrange(inr[:1](pixel_grid(height, width).to(inr.dtype))[0].detach(), "(h w) c -> h w c", h=height)
 
 
-def _picture(image: Float[Tensor, "h w c"]) -> go.Image:
+def _picture(image: Float[Tensor, "h w c"]) -> dict[str, Any]:
     "An image in [-1, 1] as a trace: grey, or RGB where there are three channels."
     channels = image if image.shape[-1] == 3 else image[..., :1].expand(-1, -1, 3)
     pixels = ((channels + 1) * 127.5).clamp(0, 255).round().to(torch.uint8).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="png")
-    return go.Image(source="data:image/png;base64," + base64.b64encode(file.getvalue()).decode(), hoverinfo="skip")
+    return dict(type="image", source="data:image/png;base64," + base64.b64encode(file.getvalue()).decode(), hoverinfo="skip")
 
 
-def _magnitude(values: Float[Tensor, "h w"], largest: float, **bar: Any) -> go.Heatmap:
+def _magnitude(values: Float[Tensor, "h w"], largest: float) -> dict[str, Any]:
     "A map of magnitudes from 0 to `largest`."
-    return go.Heatmap(z=values.numpy(), zmin=0, zmax=largest, colorscale="Cividis", colorbar=_bar("", **bar), hovertemplate="%{z:.2g}<extra></extra>")
+    return dict(type="heatmap", z=values.float().numpy(), zmin=0, zmax=largest, colorscale="Cividis", colorbar=_bar(""), hovertemplate="%{z:.2g}<extra></extra>")
 
 
-def _pictures(titles: list[str], traces: list[Any], alt: str, height: int) -> go.Figure:
-    "Square-pixel pictures in a row."
-    figure = make_subplots(1, len(traces), subplot_titles=titles, horizontal_spacing=0.04)
-    for k, trace in enumerate(traces, 1):
-        figure.add_trace(trace, 1, k)
-        axis = figure.get_subplot(1, k).xaxis.plotly_name.replace("axis", "")
-        figure.update_yaxes(scaleanchor=axis, autorange="reversed", row=1, col=k)
-    figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_yaxes(visible=False, constrain="domain")
-    return _dress(figure, alt, height)
+def _pictures(pictures: dict[str, dict[str, Any]], alt: str, height: int, **layout: Any) -> go.Figure:
+    "Square-pixel pictures in a row, by title."
+    plots = [_Plot([trace], title, x=dict(visible=False, constrain="domain"), y=dict(visible=False, constrain="domain", autorange="reversed", scaleanchor=f"x{k}" if k > 1 else "x"))
+             for k, (title, trace) in enumerate(pictures.items(), 1)]
+    return _figure(plots, alt, height, **layout)
 
 
 def fig_fit(
@@ -131,14 +153,14 @@ def fig_fit(
     "The image, the INR's rendering at `side` points, and where they differ on the image's own pixels."
     if image is None:
         shown = render(inr, side, side)
-        return _pictures([f"the INR at {side} × {side}"], [_picture(shown)], f"The image that an INR shows, at {side} by {side} points.", 260)
+        return _pictures({f"the INR at {side} × {side} points": _picture(shown)}, f"The image that an INR shows, at {side} by {side} points.", 260)
     h, w = image.shape[:2]
     at_pixels, width = render(inr, h, w), max(1, round(side * w / h))
     error = (at_pixels - image).abs().amax(dim=-1)
     quality = psnr(at_pixels[None], image[None]).item()
-    titles = [f"image, {h} × {w} pixels", f"its INR, {side} × {width} points", f"error, PSNR {quality:.1f} dB"]
-    alt = f"An image of {h} by {w} pixels, its INR rendered at {side} by {width} points, and the error map (PSNR {quality:.1f} dB)."
-    return _pictures(titles, [_picture(image), _picture(render(inr, side, width)), _magnitude(error, error.max().item())], alt, 260)
+    pictures = {f"image, {h} × {w} pixels": _picture(image), f"its INR, {side} × {width} points": _picture(render(inr, side, width)),
+                f"error, PSNR {quality:.1f} dB": _magnitude(error, error.max().item())}
+    return _pictures(pictures, f"An image of {h} by {w} pixels, its INR rendered at {side} by {width} points, and the error map (PSNR {quality:.1f} dB).", 260)
 
 # %% ../nbs/09_widgets.ipynb #c7b1b777
 def _places(widths: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -146,7 +168,7 @@ def _places(widths: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.full(n, float(l)), (n - 1) / 2 - np.arange(n)) for l, n in enumerate(widths)]
 
 
-def _edges(inr: INR, bins: int = 5) -> Iterator[go.Scatter]:
+def _edges(inr: INR, bins: int = 5) -> Iterator[dict[str, Any]]:
     "Lines of every weight, gathered by sign and strength, the strongest last."
     places = _places(inr.spec.widths)
     strengths = [(w[0] / w[0].abs().max().clamp(min=1e-300)).numpy() for w in inr.weights]
@@ -159,7 +181,7 @@ def _edges(inr: INR, bins: int = 5) -> Iterator[go.Scatter]:
                 xs.append(np.stack([x0[ins], x1[outs], np.full(len(ins), np.nan)], axis=1).ravel())
                 ys.append(np.stack([y0[ins], y1[outs], np.full(len(ins), np.nan)], axis=1).ravel())
             line = dict(color=f"rgba({colour},{(level + 0.5) / bins:.2f})", width=0.6 + 1.8 * level / bins)
-            yield go.Scatter(x=np.concatenate(xs), y=np.concatenate(ys), mode="lines", line=line, hoverinfo="skip", showlegend=False)
+            yield dict(type="scatter", x=np.concatenate(xs), y=np.concatenate(ys), mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 
 def _layer_names(spec: INRSpec) -> list[str]:
@@ -180,23 +202,21 @@ def fig_network(
     chosen: tuple[int, int] | None = None,  # layer and place of a neuron to mark
 ) -> go.Figure:
     "The INR as a layered graph: edge colour and strength are weights, node colour is the bias. Nodes carry (layer, place) as `customdata`."
-    spec = inr.spec
-    figure = go.Figure(list(_edges(inr)))
+    spec, traces, notes = inr.spec, list(_edges(inr)), []
     for l, ((x, y), name, numbers) in enumerate(zip(_places(spec.widths), _layer_names(spec), _numbers(spec, order))):
-        bias = inr.biases[l - 1][0].numpy() if l else np.zeros(spec.widths[0])
-        marker = dict(size=(24 if l == 0 else 18) if len(x) <= 16 else 9, color=bias, cmid=0, colorscale=[[0, BLUE], [0.5, "#d9d9d9"], [1, VERMILLION]], line=dict(width=1, color=GREY))
-        text = numbers if len(x) <= 16 else None
-        tip = [f"{name}, neuron {k}" + (f"<br>bias {number(b)}" if l else "") for k, b in zip(numbers, bias)]
-        figure.add_scatter(x=x, y=y, mode="markers+text", marker=marker, text=text, textfont=dict(size=9, color="black"), hovertext=tip, hoverinfo="text",
-                           customdata=np.stack([np.full(len(x), l), np.arange(len(x))], axis=1), showlegend=False)
-        figure.add_annotation(x=l, y=1, yref="paper", yanchor="bottom", text=name, showarrow=False)
+        bias, small = inr.biases[l - 1][0].numpy() if l else np.zeros(spec.widths[0]), len(x) <= 16
+        colours = dict(color=bias, cmid=0, colorscale=[[0, BLUE], [0.5, "#d9d9d9"], [1, VERMILLION]], line=dict(width=1, color=GREY))
+        tip = [f"{name}, neuron {k}" + (f"<br>bias {number(b)}" if l else "") for k, b in zip(numbers, bias.tolist())]
+        traces.append(dict(type="scatter", x=x, y=y, mode="markers+text", marker=dict(size=(24 if l == 0 else 18) if small else 9, **colours), showlegend=False,
+                           text=numbers if small else None, textfont=dict(size=9, color="black"), hovertext=tip, hoverinfo="text",
+                           customdata=np.stack([np.full(len(x), l), np.arange(len(x))], axis=1)))
+        notes.append(dict(x=l, y=1, yref="paper", yanchor="bottom", text=name.replace(" ", "<br>", 1), showarrow=False))
     if chosen is not None:
         x, y = (axis[chosen[1]] for axis in _places(spec.widths)[chosen[0]])
-        figure.add_scatter(x=[x], y=[y], mode="markers", marker=dict(size=28, symbol="circle-open", line=dict(width=3, color=GREEN)), hoverinfo="skip", showlegend=False)
-    figure.update_xaxes(visible=False, range=[-0.35, spec.depth + 0.35])
-    figure.update_yaxes(visible=False)
+        traces.append(dict(type="scatter", x=[x], y=[y], mode="markers", marker=dict(size=28, symbol="circle-open", color=GREEN, line=dict(width=3)), hoverinfo="skip", showlegend=False))
     alt = f"An INR of widths {spec.widths} as a layered graph. Orange lines are positive weights, blue ones negative; strong lines are large weights."
-    return _dress(figure, alt, 340)
+    plot = _Plot(traces, x=dict(visible=False, range=[-0.35, spec.depth + 0.35]), y=dict(visible=False))
+    return _figure([plot], alt, 340, annotations=notes, margin=dict(l=5, r=5, t=40, b=5))
 
 # %% ../nbs/09_widgets.ipynb #7ccf8e4e
 def _table(weights: Tensor, biases: Tensor, scales: tuple[float, float]) -> np.ndarray:
@@ -210,26 +230,22 @@ def fig_weights(
     orders: dict[str, Permutation] | None = None,  # which neuron came to each place, by name; identity unless given
 ) -> go.Figure:
     "Weights and biases of every layer as heatmaps, one row per INR; colour is the share of the largest magnitude of that tensor in any of them."
-    spec, names = next(iter(inrs.values())).spec, list(inrs)
-    columns = [i + 2 for _, i in spec.weight_shapes]
-    titles = [f"W<sup>{l}</sup> and b<sup>{l}</sup> {name}" if len(names) > 1 else f"W<sup>{l}</sup>, b<sup>{l}</sup>" for name in names for l in range(1, spec.depth + 1)]
-    figure = make_subplots(len(names), spec.depth, column_widths=columns, subplot_titles=titles, horizontal_spacing=0.06, vertical_spacing=0.2 / len(names))
-    most = max(spec.widths[1:])
-    for row, (name, inr) in enumerate(inrs.items(), 1):
-        labels = _numbers(spec, (orders or {}).get(name))
-        for l in range(1, spec.depth + 1):
-            scales = tuple(max(max(t[l - 1].abs().max().item() for t in kind), 1e-300) for kind in ([x.weights for x in inrs.values()], [x.biases for x in inrs.values()]))
-            z, n = _table(inr.weights[l - 1][0], inr.biases[l - 1][0], scales), spec.widths[l]
-            value = z * np.array([scales[0]] * (columns[l - 1] - 1) + [scales[1]])
-            figure.add_heatmap(z=z, customdata=value, coloraxis="coloraxis", xgap=1, ygap=1, hovertemplate="from %{x} to %{y}: %{customdata:.4f}<extra></extra>", row=row, col=l)
-            small = max(len(labels[l]), len(labels[l - 1])) <= 16
-            ins = labels[l - 1] if small else [""] * len(labels[l - 1])
-            figure.update_xaxes(tickvals=list(range(columns[l - 1])), ticktext=[*ins, "", "b"], tickangle=0, showgrid=False, ticks="", row=row, col=l)
-            figure.update_yaxes(tickvals=list(range(n)), ticktext=labels[l] if small else [""] * n, range=[(n + most) / 2 - 0.5, (n - most) / 2 - 0.5], showgrid=False, row=row, col=l)
-    figure.update_layout(coloraxis=dict(cmin=-1, cmax=1, colorscale=DIVERGING, colorbar=_bar("share of the tensor's largest", tickvals=[-1, 0, 1])))
+    spec, names, plots = next(iter(inrs.values())).spec, list(inrs), []
+    columns, most = [float(i + 2) for _, i in spec.weight_shapes], max(spec.widths[1:])
+    scales = [tuple(max(max(t.abs().max().item() for t in same), 1e-300) for same in zip(*layer)) for layer in zip(*(zip(x.weights, x.biases) for x in inrs.values()))]
+    for name, inr in inrs.items():
+        numbers = _numbers(spec, (orders or {}).get(name))
+        for l, (w, b) in enumerate(zip(inr.weights, inr.biases), 1):
+            z = _table(w[0], b[0], scales[l - 1])
+            (n, m), small = w.shape[1:], max(w.shape) <= 16
+            trace = dict(type="heatmap", z=z, customdata=_table(w[0], b[0], (1.0, 1.0)), coloraxis="coloraxis", xgap=1, ygap=1, hovertemplate="%{customdata:.4f}<extra></extra>")
+            flat = dict(showgrid=False, ticks="", tickfont=dict(size=9))
+            x = flat | dict(tickvals=list(range(m + 2)), ticktext=[*(numbers[l - 1] if small else [""] * m), "", "b"], tickangle=0)
+            y = flat | dict(tickvals=list(range(n)), ticktext=numbers[l] if small else [""] * n, range=[(n + most) / 2 - 0.5, (n - most) / 2 - 0.5])
+            plots.append(_Plot([trace], f"W<sup>{l}</sup>, b<sup>{l}</sup> {name if len(names) > 1 else ''}", x, y))
+    colours = dict(cmin=-1, cmax=1, colorscale=DIVERGING, colorbar=_bar("share of the tensor's largest", tickvals=[-1, 0, 1]))
     alt = f"Weights and biases of {' and '.join(names)}, layer by layer, blue below 0 and orange above."
-    figure = _dress(figure, alt, 60 + 200 * len(names))
-    return figure.update_xaxes(tickfont_size=9).update_yaxes(tickfont_size=9)
+    return _figure(plots, alt, 60 + 200 * len(names), columns=columns, gap=0.06, row_gap=0.1 * len(names), coloraxis=colours)
 
 # %% ../nbs/09_widgets.ipynb #c05c571f
 def walk(
@@ -268,8 +284,8 @@ def fig_change(
     first, second = render(before, side, side), render(after, side, side)
     difference = (first - second).abs().amax(dim=-1)
     largest = number(difference.max().item())
-    titles = ["image before", "image after", f"largest difference {largest}"]
-    return _pictures(titles, [_picture(first), _picture(second), _magnitude(difference, 1.0)], f"An INR's image before and after; they differ by at most {largest} on a scale from -1 to 1.", 220)
+    pictures = {"image before": _picture(first), "image after": _picture(second), f"largest difference {largest}": _magnitude(difference, 1.0)}
+    return _pictures(pictures, f"An INR's image before and after; they differ by at most {largest} on a scale from -1 to 1.", 220)
 
 # %% ../nbs/09_widgets.ipynb #e5acfe4e
 TOLERANCE = 1e-10  # float64 leaves about 1e-15 after a forward pass; a broken stage is off by 1e-6 and more
@@ -327,14 +343,13 @@ def fig_errors(errors: dict[str, float], *, tolerance: float = TOLERANCE) -> go.
     marker = dict(color=[VERMILLION if bad else BLUE for bad in broken], pattern=dict(shape=["/" if bad else "" for bad in broken], solidity=0.3))
     text = ["exactly 0" if v == 0 else "not a number" if not math.isfinite(v) else number(v) for v in values]
     lengths = [min(max(v, 1.5 * FLOOR), 1e2) for v in values]
-    figure = go.Figure(go.Bar(y=names, x=lengths, orientation="h", marker=marker, text=text, textposition="outside", cliponaxis=False, hoverinfo="skip"))
-    figure.add_vline(x=tolerance, line=dict(color=GREEN, width=2, dash="dash"))
-    figure.add_annotation(x=math.log10(tolerance), y=1, yref="paper", yanchor="bottom", text=f"tolerance {number(tolerance)}", showarrow=False)
-    figure.update_xaxes(type="log", range=[-18, 3], title="relative error of f(Pθ) against P f(θ), float64", dtick=3, exponentformat="power")
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    trace = dict(type="bar", y=names, x=lengths, orientation="h", marker=marker, text=text, textposition="outside", cliponaxis=False, hoverinfo="skip")
+    x = dict(type="log", range=[-18, 3], title=dict(text="relative error of f(Pθ) against P f(θ), float64", font=dict(size=12)), dtick=3, exponentformat="power")
+    line = dict(type="line", x0=tolerance, x1=tolerance, y0=0, y1=1, yref="paper", line=dict(color=GREEN, width=2, dash="dash"))
+    note = dict(x=math.log10(tolerance), y=1, yref="paper", yanchor="bottom", text=f"tolerance {number(tolerance)}", showarrow=False)
     first = first_break(errors, tolerance)
     alt = f"Relative error of each stage; {'all are below the tolerance' if first is None else f'the first above the tolerance is {first}'}."
-    return _dress(figure, alt, 90 + 26 * len(names))
+    return _figure([_Plot([trace], x=x, y=dict(autorange="reversed", showgrid=False))], alt, 90 + 26 * len(names), shapes=[line], annotations=[note])
 
 # %% ../nbs/09_widgets.ipynb #5a8f8b40
 def index_nodes(model: INRFormer) -> None:
@@ -352,11 +367,11 @@ def entry_statistics(model: INRFormer) -> None:
 
 
 def mask_neuron(model: INRFormer, block: int = 2) -> None:
-    "In one block (the last if there are fewer), nobody listens to the first neuron of hidden layer 1."
+    "In one block (the last if there are fewer), nobody listens to the last neuron of hidden layer 1."
     attend = model.blocks[min(block, len(model.blocks)) - 1].attend
 
     def forward(nodes: Tensor, widths: tuple[int, ...]) -> Tensor:
-        value, keep = attend.project(nodes)[2], torch.arange(sum(widths)) != widths[0]
+        value, keep = attend.project(nodes)[2], torch.arange(sum(widths)) != widths[0] + widths[1] - 1
         parts = zip(attend.weights(nodes, widths), windows(widths))
         kept = [(w * keep[window], value[:, :, window]) for w, (_, window) in parts]
         heard = [w / w.sum(dim=-1, keepdim=True) @ v for w, v in kept]
@@ -391,20 +406,17 @@ def fig_classes(
     unit: str = "probability",  # of the numbers; probabilities get an axis from 0 to 1
 ) -> go.Figure:
     "For each reader, bars of its numbers for every class, side by side for everything it read; the second is hatched."
-    figure = make_subplots(1, len(readers), subplot_titles=list(readers), horizontal_spacing=0.08)
-    ticks = [f"<b>{name}</b> ✓" if k == label else name for k, name in enumerate(classes)]
-    for k, (reader, columns) in enumerate(readers.items(), 1):
-        for (name, values), colour, shape in zip(columns.items(), (BLUE, ORANGE), ("", "/")):
-            marker = dict(color=colour, pattern=dict(shape=shape, solidity=0.3))
-            figure.add_bar(x=list(range(len(classes))), y=values.tolist(), name=name, legendgroup=name, showlegend=k == 1, marker=marker,
-                           customdata=list(classes), hovertemplate="%{customdata}: %{y:.3g}<extra>" + name + "</extra>", row=1, col=k)
-    figure.update_xaxes(tickvals=list(range(len(classes))), ticktext=ticks, showgrid=False)
-    figure.update_yaxes(title=unit, row=1, col=1)
-    if unit == "probability":
-        figure.update_yaxes(range=[0, 1.02])
+    ticks, plots = [f"<b>{name}</b> ✓" if k == label else name for k, name in enumerate(classes)], []
+    for k, (reader, columns) in enumerate(readers.items()):
+        traces = [
+            dict(type="bar", x=list(range(len(classes))), y=values.tolist(), name=name, legendgroup=name, showlegend=k == 0, marker=dict(color=colour, pattern=dict(shape=shape, solidity=0.3, fillmode="overlay")),
+                 customdata=list(classes), hovertemplate="%{customdata}: %{y:.3g}<extra>" + name + "</extra>")
+            for (name, values), colour, shape in zip(columns.items(), (BLUE, ORANGE), ("", "/"))
+        ]
+        y = dict(title=dict(text="" if k else unit, font=dict(size=12))) | (dict(range=[0, 1.02]) if unit == "probability" else {})
+        plots.append(_Plot(traces, reader, dict(tickvals=list(range(len(classes))), ticktext=ticks, showgrid=False), y))
     said = "; ".join(f"{reader} says {classes[int(v.argmax())]} {name}" for reader, columns in readers.items() for name, v in columns.items())
-    figure = _dress(figure, f"{unit} of every class. {said}.", 260)
-    return figure.update_layout(legend=dict(y=-0.16, yanchor="top"))
+    return _figure(plots, f"{unit} of every class. {said}.", 260, gap=0.08)
 
 
 def accuracies(
@@ -432,19 +444,20 @@ def fig_accuracy(
 ) -> go.Figure:
     "Test accuracy of INRFormer and of logistic regression on flat weights against the number of transpositions."
     counts, said, flatly = (list(column) for column in zip(*points)) if points else ([], [], [])
-    figure = go.Figure()
+    traces = []
     for name, ys, colour, symbol, dash in (("INRFormer", said, BLUE, "circle", "solid"), ("logistic regression on flat weights", flatly, ORANGE, "square", "dash")):
         text = ["" if 0 < k < len(ys) - 1 else f"{y:.3f}" for k, y in enumerate(ys)]
-        figure.add_scatter(x=counts, y=ys, name=name, mode="lines+markers+text", text=text, textposition="bottom center" if name == "INRFormer" else "top center",
-                           line=dict(color=colour, dash=dash, width=2.5), marker=dict(symbol=symbol, size=9), hovertemplate="%{y:.3f} after %{x}<extra></extra>")
-    figure.add_hline(y=1 / classes, line=dict(color=GREY, dash="dot"), annotation_text="chance", annotation_position="bottom left")
+        traces.append(dict(type="scatter", x=counts, y=ys, name=name, mode="lines+markers+text", text=text, textposition="bottom center" if name == "INRFormer" else "top center",
+                           line=dict(color=colour, dash=dash, width=2.5), marker=dict(symbol=symbol, size=9), hovertemplate="%{y:.3f} after %{x}<extra></extra>"))
+    shapes = [dict(type="line", x0=0, x1=1, xref="paper", y0=1 / classes, y1=1 / classes, line=dict(color=GREY, dash="dot"))]
+    notes = [dict(x=0, xref="paper", xanchor="left", y=1 / classes, yanchor="top", text="chance", showarrow=False)]
     if at is not None:
-        figure.add_vline(x=at, line=dict(color=GREEN, width=2), annotation_text="you are here", annotation_position="top")
-    figure.update_xaxes(title="transpositions of hidden neurons, each INR on its own walk", range=[-0.03 * last, 1.05 * last])
-    figure.update_yaxes(title="test accuracy", range=[0, 1.1])
+        shapes.append(dict(type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line=dict(color=GREEN, width=2)))
+        notes.append(dict(x=at, y=1, yref="paper", yanchor="bottom", text="you are here", showarrow=False))
     ends = f" After {counts[-1]} transpositions: INRFormer {said[-1]:.3f}, logistic regression {flatly[-1]:.3f}." if points else ""
-    figure = _dress(figure, f"Test accuracy against the number of transpositions.{ends}", 320)
-    return figure.update_layout(legend=dict(y=-0.2, yanchor="top"))
+    x = dict(title=dict(text="transpositions of hidden neurons, each INR on its own walk", font=dict(size=12)), range=[-0.03 * last, 1.05 * last])
+    y = dict(title=dict(text="test accuracy", font=dict(size=12)), range=[0, 1.1])
+    return _figure([_Plot(traces, x=x, y=y)], f"Test accuracy against the number of transpositions.{ends}", 320, shapes=shapes, annotations=notes)
 
 # %% ../nbs/09_widgets.ipynb #b487dc95
 @lru_cache(maxsize=16)
@@ -474,14 +487,13 @@ def fig_attention(
     widths, names = [spec.widths[l] for l in heard], [_layer_names(spec)[l] for l in heard]
     heads = weights[0][layer].shape[1]
     labels = [f"block {k // heads + 1}, head {k % heads + 1}" for k in range(len(rows))]
-    figure = make_subplots(1, len(widths), column_widths=[max(n, 3) for n in widths], subplot_titles=names, shared_yaxes=True, horizontal_spacing=0.03)
-    for k, part in enumerate(rows.split(widths, dim=1), 1):
-        neurons = [str(j) for j in range(part.shape[1])]
-        figure.add_heatmap(z=part.numpy(), x=neurons, y=labels, coloraxis="coloraxis", xgap=1, ygap=1, hovertemplate="%{y} to neuron %{x}: %{z:.3f}<extra></extra>", row=1, col=k)
-    figure.update_layout(coloraxis=dict(cmin=0, cmax=rows.max().item(), colorscale="Cividis", colorbar=_bar("attention, rows sum to 1")))
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    return _dress(figure, f"Attention of neuron {place} of {_layer_names(spec)[layer]} over {', '.join(names)}.", 100 + 22 * len(rows))
+    parts = rows.split(widths, dim=1)
+    plots = [_Plot([dict(type="heatmap", z=part.numpy(), x=numbers, y=labels, coloraxis="coloraxis", xgap=1, ygap=1, hovertemplate="%{y} to neuron %{x}: %{z:.3f}<extra></extra>")],
+                   name, dict(type="category", showgrid=False, tickangle=0, tickfont=dict(size=9)), dict(autorange="reversed", showgrid=False, showticklabels=k == 0))
+             for k, (part, name, numbers) in enumerate(zip(parts, names, ([_numbers(spec, None)[l] for l in heard])))]
+    colours = dict(cmin=0, cmax=rows.max().item(), colorscale="Cividis", colorbar=_bar("attention, rows sum to 1"))
+    alt = f"Attention of neuron {place} of {_layer_names(spec)[layer]} over {', '.join(names)}."
+    return _figure(plots, alt, 100 + 22 * len(rows), columns=[max(n, 4.0) for n in widths], gap=0.03, coloraxis=colours)
 
 # %% ../nbs/09_widgets.ipynb #1e607cdd
 def hint_at(
@@ -517,11 +529,10 @@ def fig_crop(
 ) -> go.Figure:
     "The image with the crop outlined, the true crop, and the auxiliary INR's crop with its PSNR."
     quality = psnr(shown[None], true[None]).item()
-    titles = ["the INR and its crop", "true crop", f"auxiliary INR, PSNR {quality:.1f} dB"]
-    figure = _pictures(titles, [_picture(render(inr, side, side)), _picture(true), _picture(shown)], f"A crop of an image as it is and as the auxiliary INR shows it (PSNR {quality:.1f} dB).", 260)
     (top, left), (bottom, right) = (((hint[0, k] + 1) / 2 * side - 0.5).tolist() for k in (0, -1))
-    figure.add_shape(type="rect", x0=left, x1=right, y0=top, y1=bottom, line=dict(color=ORANGE, width=4), row=1, col=1)
-    return figure
+    outline = dict(type="rect", x0=left, x1=right, y0=top, y1=bottom, xref="x", yref="y", line=dict(color=ORANGE, width=4))
+    pictures = {"the INR and its crop": _picture(render(inr, side, side)), "true crop": _picture(true), f"auxiliary INR, PSNR {quality:.1f} dB": _picture(shown)}
+    return _pictures(pictures, f"A crop of an image as it is and as the auxiliary INR shows it (PSNR {quality:.1f} dB).", 260, shapes=[outline])
 
 # %% ../nbs/09_widgets.ipynb #8891c28c
 @dataclass(frozen=True, eq=False)
@@ -596,31 +607,29 @@ def sources(out: Path | None = None) -> dict[str, Callable[[], Source]]:
     return {"digits (shipped)": demo_source} | {f"runs/{p.parent.parent.name}/{p.parent.name}": (lambda folder=p.parent: run_source(folder)) for p in found}
 
 # %% ../nbs/09_widgets.ipynb #58ed18fc
-class _Library(anywidget.AnyWidget):
-    "plotly.js, once."
-
-    _esm = "export default {}"
-    source = traitlets.Unicode().tag(sync=True)
-
-
 @lru_cache(maxsize=1)
-def _library() -> _Library:
-    return _Library(source=get_plotlyjs())
+def _library() -> ui.Label:
+    "plotly.js, once, in a widget that is never displayed."
+    return ui.Label(get_plotlyjs())
 
 
 class Chart(anywidget.AnyWidget):
-    "A plotly figure in a notebook. `clicked` is the `customdata` of the point last clicked; with `arrows`, `pressed` is the arrow key last pressed and how many were."
+    """A plotly figure in a notebook; `figure` is its JSON.
+
+    `clicked` is the `customdata` of the point last clicked; with `arrows`, `pressed` is the arrow key last pressed and how many were.
+    """
 
     _esm = """
     async function library(model) {
-      const holder = await model.widget_manager.get_model(model.get("library").slice("IPY_MODEL_".length));
+      const holder = await model.widget_manager.get_model(model.get("library"));
       const module = { exports: {} };
-      new Function("module", "exports", "define", holder.get("source"))(module, module.exports, undefined);
+      new Function("module", "exports", "define", holder.get("value"))(module, module.exports, undefined);
       return module.exports;
     }
 
     async function render({ model, el }) {
       const Plotly = await (globalThis.inrformerPlotly ??= library(model));
+      const store = await model.widget_manager.get_model(model.get("store"));
       let width = 0;
       let pressed = 0;
       function click(event) {
@@ -629,7 +638,7 @@ class Chart(anywidget.AnyWidget):
       }
       async function draw() {
         if (!width) return;
-        const { data, layout } = JSON.parse(model.get("figure"));
+        const { data, layout } = JSON.parse(store.get("value"));
         layout.width = width;
         layout.font.color = getComputedStyle(el).color;
         el.setAttribute("aria-label", layout.meta.alt);
@@ -637,16 +646,15 @@ class Chart(anywidget.AnyWidget):
         el.removeAllListeners("plotly_click");
         el.on("plotly_click", click);
       }
-      el.style.minWidth = "0";
-      el.setAttribute("role", model.get("arrows") ? "application" : "img");
       const sizes = new ResizeObserver(() => {
         const now = Math.floor(el.clientWidth);
         if (now === width) return;
         width = now;
         draw();
       });
-      sizes.observe(el);
-      model.on("change:figure", draw);
+      const themes = new MutationObserver(draw);
+      el.style.minWidth = "0";
+      el.setAttribute("role", model.get("arrows") ? "application" : "img");
       if (model.get("arrows")) {
         el.tabIndex = 0;
         el.dataset.lmSuppressShortcuts = "true";
@@ -658,33 +666,38 @@ class Chart(anywidget.AnyWidget):
           model.save_changes();
         });
       }
-      const themes = new MutationObserver(draw);
+      sizes.observe(el);
       themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-theme"] });
+      store.on("change:value", draw);
       return () => {
-        themes.disconnect();
         sizes.disconnect();
-        model.off("change:figure", draw);
+        themes.disconnect();
+        store.off("change:value", draw);
       };
     }
 
     export default { render };
     """
     library = traitlets.Unicode().tag(sync=True)
-    figure = traitlets.Unicode().tag(sync=True)
+    store = traitlets.Unicode().tag(sync=True)
     clicked = traitlets.List().tag(sync=True)
     arrows = traitlets.Bool(False).tag(sync=True)
     pressed = traitlets.List().tag(sync=True)
 
     def __init__(self, figure: go.Figure | None = None, **traits: Any):
-        empty = _dress(go.Figure(), "Nothing yet.", 60).update_xaxes(visible=False).update_yaxes(visible=False)
-        super().__init__(library=f"IPY_MODEL_{_library().model_id}", figure=(figure or empty).to_json(), **traits)
+        self._store = ui.Label((figure or _figure([_Plot([])], "Nothing yet.", 60)).to_json())
+        super().__init__(library=_library().model_id, store=self._store.model_id, **traits)
         self._state: tuple[Any, ...] = ()
+
+    @property
+    def figure(self) -> str:
+        return self._store.value
 
     def show(self, make: Callable[..., go.Figure], *state: Any, **more: Any) -> None:
         "Draw `make(*state, **more)`, unless that is what is drawn: tensors, INRs and models count as the same only when they are the same object."
         new = (make, *state, *more.items())
         if len(new) != len(self._state) or not all(_same(a, b) for a, b in zip(new, self._state)):
-            self.figure, self._state = make(*state, **more).to_json(), new
+            self._store.value, self._state = make(*state, **more).to_json(), new
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -970,6 +983,8 @@ class EquivarianceBench(Panel):
         first = first_break(errors)
         if all(torch.equal(a, b) for a, b in zip(self.change.before.tensors, self.change.after.tensors)):
             return f"P is the identity: every error is exactly 0, even for a broken model. Permute something.{took}"
+        if first is None and self.variant.value in WHY:
+            return f"This model is broken, but this permutation does not meet the spoilt piece. Move the slider on.{took}"
         if first is None:
             return f"<b>Equivariant.</b> Every stage of f(Pθ) agrees with P f(θ) to {number(max(errors.values()))}; float64 rounds at about 1e-16.{took}"
         return f"<b>Broken first at: {first}</b> ({number(errors[first])}). {WHY.get(self.variant.value, SINES)}{took}"
@@ -978,7 +993,7 @@ class EquivarianceBench(Panel):
 WHY = {
     "neuron-index embedding": "A vector that depends on a neuron's place, as positional embeddings do: a permuted neuron gets another one.",
     "per-entry statistics": "Each weight is standardised by its own mean and scale, and a permuted weight meets those of another.",
-    "attention masks a neuron": "Nobody listens to whichever neuron sits first in hidden layer 1; after a permutation that is another neuron.",
+    "attention masks a neuron": "Nobody listens to whichever neuron sits last in hidden layer 1; after a permutation that is another neuron.",
     "untied permutation": "Rows were permuted, and the columns of the next tensor were not: this is no symmetry, and the image itself changes.",
 }
 SINES = "The image is the same, yet signs or phases of sines have changed, and P f(θ) knows permutations only. This model does not know that symmetry."

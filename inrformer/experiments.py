@@ -345,7 +345,7 @@ def run(
     experiment: str | None = None,  # folder under `out`; the protocol's name unless given
     out: Path | None = None,  # where runs live; `runs` in the project unless given
     progress: bool = False,  # show progress bars
-    stop: Callable[[], bool] = lambda: False,  # asked after every epoch: stop here, to be resumed later?
+    stop: Callable[[], bool] = lambda: False,  # asked after every epoch, of which there is at least one: stop here, to be resumed later?
 ) -> Run:
     """Fit, train, measure and write one run; resume it where it stopped, and skip it when it is done.
 
@@ -600,7 +600,7 @@ def sweep(
     *,
     out: Path | None = None,  # where runs live; `runs` in the project unless given
     folder: Path | None = None,  # where records are written; `figures/records` in the project unless given
-    budget: float | None = None,  # minutes after which to stop, at the end of an epoch
+    budget: float | None = None,  # minutes after which to begin no run, and to stop at the end of an epoch
     jobs: int = 1,  # runs at a time, each in a process of its own when there are several
     progress: bool = False,
 ) -> list[dict[str, Any]]:

@@ -254,7 +254,7 @@ def train(
     evaluate: Callable[[INRFormer], dict[str, float]],  # what to measure after each epoch
     config: dict[str, Any],  # what the run is; a checkpoint of another one is refused
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,  # asked after every epoch: stop here, to be resumed later?
+    stop: Callable[[], bool] = lambda: False,  # asked after every epoch, of which there is at least one: stop here, to be resumed later?
 ) -> dict[str, Any]:
     """Train `model` in place and return the state: epoch, seconds, and one history entry per epoch.
 
@@ -275,7 +275,7 @@ def train(
     if main:
         write_lines(folder / "metrics.jsonl", state["history"])
     bar = tqdm(total=len(rates), initial=state["epoch"] * per_epoch, desc="training", unit="step", disable=not (progress and main))
-    while state["epoch"] < epochs and not agreed(stop()):
+    while state["epoch"] < epochs:
         started, first = time.perf_counter(), state["epoch"] * per_epoch
         passed = _epoch(model, optimizer, workers, batches(data, **draws, epoch=state["epoch"]), rates[first : first + per_epoch], bar)
         measured = evaluate(model)
@@ -286,6 +286,8 @@ def train(
         if main:
             save_checkpoint(folder, model, optimizer, state)
             write_lines(folder / "metrics.jsonl", state["history"])
+        if agreed(stop()):
+            break
     bar.close()
     return state
 

@@ -75,7 +75,8 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "cifar10-small": Protocol(
         fixed=dict(n_train=6000, n_test=1000, hidden="32-32", inits=10), inits=("pool",), psnr=25.0,
-        chosen=dict(omega=30.0, fit_steps=150, fit_lr=3e-3, epochs=20, hint=256, augment="mirror"),
+        chosen=dict(omega=10.0, bias_init="zero", fit_steps=70, fit_lr=5e-3, epochs=20, lr=2e-3, hint=256, augment="mirror", weight_noise=0.1,
+                    head_bias="fan_in", canonical=True, pool="mean", features=64, query=16, max_frequency=2.0),
     ),
     "cifar10-full": Protocol(
         fixed=dict(n_train=50000, n_test=10000, hidden="32-32", omega=30.0, inits=10, copies=1), inits=("pool", "shared", "independent"), psnr=25.0,

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DIGITS_TRAIN', 'IMAGE_COLUMNS', 'HUB', 'TEST_IDS', 'AUGMENTATIONS', 'SHARDS', 'FORMAT', 'INDEX', 'SIZES', 'CARD_TEXT',
            'Images', 'cache_folder', 'source_name', 'load_images', 'transform', 'augment', 'add_noise', 'write_json',
-           'write_lines', 'data_card', 'Split', 'INRDataset', 'build_dataset', 'parse_spec', 'parse_part', 'main']
+           'write_lines', 'data_card', 'Split', 'INRDataset', 'build_dataset', 'store_dataset', 'parse_spec',
+           'parse_part', 'main']
 
 # %% ../nbs/03_data.ipynb #63ad1b8f
 import argparse
@@ -670,9 +671,10 @@ class INRDataset:
 
     @property
     def fit_seconds(self) -> float | None:
-        "How long all shards took, as build.json notes; None where it was not kept."
-        entries = _read_json(self.folder / "build.json")["shards"].values() if (self.folder / "build.json").is_file() else ()
-        return sum(entry.get("fit_seconds") or 0 for entry in entries) if entries else None
+        "How long all shards took, as build.json notes; None where nothing was fitted or noted."
+        entries = (_recorded(self.folder) or {}).get("shards", {}).values()
+        seconds = [entry.get("fit_seconds") for entry in entries]
+        return None if None in seconds else sum(seconds, 0.0)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -772,6 +774,43 @@ def build_dataset(
     plan = _plan(len(train), len(test), copies=copies, test_init=test_init, seed=seed, shard_size=record["shard_size"])
     _fit_missing(folder, record, plan[part[0] - 1 :: part[1]], dict(train=train, test=test), spec, settings | dict(device=device), progress)
     return _close(folder, record, plan) if all(_is_whole(folder, shard.file) for shard in plan) else None
+
+# %% ../nbs/03_data.ipynb #a8364db4
+def store_dataset(
+    folder: str | Path,  # where shards, index and card go
+    splits: dict[str, Split],  # train, test: INRs in float32, of one spec
+    *,
+    images: str,  # what they show, as records name it
+    classes: tuple[str, ...],  # names of the labels
+    image_range: tuple[float, float],  # the values of a pixel
+    origin: str,  # where they come from
+    init: str = "independent",  # how they started, as far as is known
+    shard_size: int = 1024,  # INRs per file
+) -> INRDataset:
+    "Write INRs as a data set and open it. Raises ValueError when they do not fit each other, or `folder` holds another data set."
+    folder, specs = Path(folder), {split.inr.spec for split in splits.values()}
+    if len(specs) != 1 or any(split.inr.dtype != torch.float32 for split in splits.values()):
+        raise ValueError(f"a data set holds float32 INRs of one spec, not {[(split.inr.spec, split.inr.dtype) for split in splits.values()]}")
+    hashes = {name: [hashlib.sha256(np.ascontiguousarray(t)).hexdigest() for t in (split.inr.flat(), split.labels)] for name, split in splits.items()}
+    content = dict(
+        origin=origin, init=init, format=FORMAT, spec=json.loads(specs.pop().to_json()), images=images,
+        image_range=list(image_range), classes=list(classes), content=_digest(hashes),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    record = dict(content, config=_digest(content), device="elsewhere", code="elsewhere", shard_size=shard_size)
+    plan = [shard for name, split in splits.items() for shard in _cut(name, len(split), shard_size)]
+    _check_same(folder, _recorded(folder) or record, record)
+    for shard in plan:
+        with _lock(folder / shard.file):
+            if not _is_whole(folder, shard.file):
+                _write_shard(folder, shard.file, _tensors(splits[shard.split], slice(shard.first, shard.last)), record)
+    return _close(folder, record, plan)
+
+
+def _tensors(split: Split, part: slice) -> dict[str, Tensor]:
+    "A shard's tensors, of a slice of a split."
+    columns = dict(label=split.labels, image_id=split.ids, copy=torch.zeros_like(split.ids), init_seed=split.init_seeds, psnr=split.psnr)
+    return dict(rows=split.inr[part].flat()) | {name: column[part].clone() for name, column in columns.items()}
 
 # %% ../nbs/03_data.ipynb #42dc3710
 def parse_spec(

@@ -1,7 +1,15 @@
 "The fast fit against plain torch, in float64 and in decibels; what it does not depend on; what it refuses."
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
 import pytest
 import torch
+from conftest import ROOT
 from einops import rearrange
 from sklearn.datasets import load_sample_image
 from torch import nn
@@ -181,3 +189,29 @@ def test_progress_shows_speed_quality_and_time_left(pieces, capsys):
     fit(pieces, INRSpec(), steps=5, lr=1e-3, device="cpu", progress=True)
     shown = capsys.readouterr().err
     assert "16/16" in shown and "INR/s" in shown and "psnr=" in shown and "<00:00" in shown
+
+
+# the benchmark
+
+
+def papermill(folder: Path, *parameters: object) -> subprocess.CompletedProcess:
+    notebook = ROOT / "nbs" / "benchmarks" / "fitting.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", *map(str, parameters)]
+    return subprocess.run(command, cwd=folder, env=os.environ | dict(PYTHONPATH=str(ROOT)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+
+
+def test_the_benchmark_runs_and_keeps_its_record(tmp_path):
+    small = dict(n_images=2, steps=2, slice_steps=1, repeats=2, front_steps=8, record=True)
+    done = papermill(tmp_path, *(word for name, value in small.items() for word in ("-p", name, value)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    (kept,) = map(json.loads, (tmp_path / "figures" / "records" / "benchmarks-fitting.jsonl").read_text().splitlines())
+    assert kept["config"]["dataset"] == "photo" and kept["config"]["chunk"] == 8 and {"run_id", "env"} <= kept.keys()
+    assert {"nn.Module, one by one", "autograd, batched", "fit"} == kept["summary"]["side_by_side"].keys()
+    assert abs(kept["summary"]["psnr_difference"]) < 0.01 and len(kept["summary"]["front"]) >= 1
+    outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
+
+
+def test_the_benchmark_refuses_an_unknown_parameter(tmp_path):
+    done = papermill(tmp_path, "-p", "repeat", 3)
+    assert done.returncode != 0 and "unexpected keyword argument 'repeat'" in done.stderr

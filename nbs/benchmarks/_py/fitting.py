@@ -244,6 +244,7 @@ shown = pd.DataFrame({
 }, index=list(ways))
 shown.round(2)
 
+
 # %% [markdown]
 # The same steps must give the same images. Every image is fitted both ways from the same start:
 
@@ -370,6 +371,7 @@ loop_ms = per_step["nn.Module, one by one"].median() * settings.steps * 1e3
 ax.plot(loop_ms, quality["nn.Module, one by one"].mean(), "X", color="red", markersize=10, label=f"one by one, {settings.steps} steps")
 ax.set(xscale="log", xlabel="ms per INR, one thread", ylabel="mean PSNR (dB)")
 ax.legend(fontsize=8);
+
 
 # %% [markdown]
 # ## The record

@@ -35,7 +35,6 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, load_model, save_file, save_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -44,13 +43,13 @@ from torch import nn
 from tqdm import tqdm
 
 from . import __version__
-from .data import AUGMENTATIONS, INRDataset, Split, build_dataset, cache_folder, load_images, source_name
+from .data import AUGMENTATIONS, FORMAT, INRDataset, Split, build_dataset, cache_folder, load_images, source_name, write_json, write_lines
 from .fitting import INIT_POLICIES, init_seeds
 from .graph import grid_side
 from .inr import INRSpec, Statistics, load_inr, save_inr
 from .model import MODELS, INRFormer
 from .symmetry import canonicalize, invariance_error
-from .training import Workers, agreed, is_main, make_accelerator, resolve_precision, train, write_json, write_lines
+from .training import Workers, agreed, is_main, make_accelerator, resolve_precision, train
 
 # %% ../nbs/08_experiments.ipynb #9e8b8082
 @dataclass(frozen=True)
@@ -315,13 +314,11 @@ def dataset_for(cfg: RunConfig, *, progress: bool = False) -> INRDataset:
     spec = INRSpec(widths=(2, *hidden_widths(cfg.hidden), train_images.images.shape[-1]), omega=cfg.omega, bias_init=cfg.bias_init)
     names = ("n_train", "n_test", "hidden", "omega", "bias_init", "fit_steps", "fit_lr", "init", "inits", "copies", "test_init", "seed")
     name = source_name(cfg.dataset)
-    folder = cache_folder() / "inrs" / f"{name.replace('/', '--')}-{_digest([images_digest(cfg), {n: getattr(cfg, n) for n in names}])}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        return build_dataset(
-            folder, train_images, test_images, spec, steps=cfg.fit_steps, lr=cfg.fit_lr, init=cfg.init, inits=cfg.inits, copies=cfg.copies,
-            test_init=cfg.test_init, seed=cfg.seed, device=cfg.device, progress=progress,
-        )
+    folder = cache_folder() / "inrs" / f"{name.replace('/', '--')}-{_digest([FORMAT, images_digest(cfg), {n: getattr(cfg, n) for n in names}])}"
+    return build_dataset(
+        folder, train_images, test_images, spec, steps=cfg.fit_steps, lr=cfg.fit_lr, init=cfg.init, inits=cfg.inits, copies=cfg.copies,
+        test_init=cfg.test_init, seed=cfg.seed, device=cfg.device, progress=progress,
+    )
 
 
 def model_for(cfg: RunConfig, dataset: INRDataset) -> INRFormer:
@@ -415,7 +412,7 @@ def summarize(cfg: RunConfig, dataset: INRDataset, model: INRFormer, state: dict
     last = {k: v for k, v in state["history"][-1].items() if k.endswith("_accuracy")}
     return dict(
         **last, cross_entropy=state["history"][-1]["cross_entropy"], crop_error=state["history"][-1]["crop_error"],
-        fit_seconds=dataset.card["fit_seconds"], train_seconds=state["seconds"], psnr=psnr, psnr_test=test.psnr.mean().item(),
+        fit_seconds=dataset.fit_seconds, train_seconds=state["seconds"], psnr=psnr, psnr_test=test.psnr.mean().item(),
         parameters=sum(p.numel() for p in model.parameters()), inr_parameters=dataset.spec.n_params,
         invariance_error=invariance_error(lambda x: double(x).logits, sample, generator=torch.Generator().manual_seed(0)),
         protocol=protocol_kept(cfg, psnr), dataset=source_name(cfg.dataset),

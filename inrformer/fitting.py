@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from .inr import INR, INRSpec, init_siren, pixel_grid, psnr
+from .inr import INR, INRSpec, grid, init_siren, pixel_grid, psnr
 
 # %% ../nbs/02_fitting.ipynb #784bc7e7
 INIT_POLICIES = ("shared", "pool", "independent")
@@ -162,11 +162,10 @@ def descend(
     stride: int = 1,  # each step sees every stride-th row and column, all of them in turn
 ) -> tuple[INR, Float[Tensor, "b"]]:
     "Adam on the mean squared error over the pixels, all images at once: the fitted INRs and their PSNR in dB."
-    target, sizes = rearrange(images, "b h w c -> b c h w"), images.shape[1:3]
-    axes = [torch.linspace(-1, 1, n, dtype=start.dtype, device=start.device) for n in sizes]
+    rows, target, sizes = start.flat(), rearrange(images, "b h w c -> b c h w"), images.shape[1:3]
+    axes = [grid(n)[:, 0].to(rows) for n in sizes]
     offsets = [(slice(i, None, stride), slice(j, None, stride)) for i in range(stride) for j in range(stride)]
     grids = [(axes[0][i], axes[1][j], target[:, :, i, j].flatten(2).contiguous()) for i, j in offsets]
-    rows = start.flat()
     grad, inr = torch.zeros_like(rows), INR.from_flat(rows, start.spec)
     gradient = GridGradient(inr, INR.from_flat(grad, start.spec), (sizes[0] // stride, sizes[1] // stride))
     move = Adam(rows, lr)
@@ -220,7 +219,7 @@ def code_path(device: torch.device) -> str:
     "What decides, beside the kind of device, how a fit rounds: equal code paths, equal bits."
     if device.type == "cpu":
         return f"torch {torch.__version__}, numpy {np.__version__}, {torch.backends.cpu.get_cpu_capability()}"
-    return f"torch {torch.__version__}, {torch.cuda.get_device_name(device)}"
+    return f"torch {torch.__version__}, {torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type}"
 
 
 def check_images(images: Tensor, spec: INRSpec, stride: int = 1) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 from inrformer import data
@@ -28,12 +29,13 @@ from inrformer.data import (
     load_images,
     transform,
 )
+from inrformer.fitting import code_path
 from inrformer.inr import INRSpec, Statistics, init_siren, pixel_grid
 from inrformer.symmetry import permute, random_permutation, relative_error
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = INRSpec(widths=(2, 12, 12, 1), omega=8.0)
-SETTINGS = dict(steps=300, lr=1e-2, init="pool", inits=3, copies=2, test_init="other", shard_size=8, device="cpu")
+SETTINGS = dict(steps=300, lr=1e-2, init="pool", inits=3, copies=2, test_init="other", shard_size=16, device="cpu")
 KILLED = """
 import sys
 from inrformer.data import build_dataset, load_images
@@ -118,12 +120,148 @@ def test_a_killed_build_goes_on_and_gives_the_same(unkilled, digits, tmp_path):
     assert_equal(resumed, unkilled)
     assert {name: date for name, date in dates(folder).items() if name in kept} == kept
     assert resumed.card["digest"] == unkilled.card["digest"]
-    assert all(resumed.card["shards"][name] == seconds[name] for name in kept)
+    journal = json.loads((folder / "build.json").read_text())["shards"]
+    assert all(journal[name] == seconds[name] for name in kept)
     assert not list(folder.glob(".*"))
 
 
 def test_shard_size_makes_no_difference(unkilled, digits, tmp_path):
-    assert_equal(build_dataset(tmp_path, *digits, SPEC, **SETTINGS | dict(shard_size=17)), unkilled)
+    other = build_dataset(tmp_path, *digits, SPEC, **SETTINGS | dict(shard_size=17))
+    assert_equal(other, unkilled)
+    assert other.card["digest"] == unkilled.card["digest"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    "All files but the journal, which notes times."
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "build.json"}
+
+
+@pytest.mark.parametrize("order", [[2, 1], [3, 1, 5, 2, 4], [12, *range(1, 12)]])
+def test_however_it_is_cut_the_files_are_the_same(order, unkilled, digits, tmp_path):
+    n = len(order)
+    built = [build_dataset(tmp_path, *digits, SPEC, **SETTINGS, part=(k, n)) for k in order]
+    whole = contents(unkilled.folder)
+    last = max(i for i, k in enumerate(order) if k <= len(unkilled.card["shards"]))
+    assert all(x is None for x in built[:last]) and all(x is not None for x in built[last:])
+    assert contents(tmp_path) == whole and {"card.json", "index.parquet", "README.md", "test-other-00000.safetensors"} <= whole.keys()
+    for k in (0, n + 1):
+        with pytest.raises(ValueError, match=f"part {k}/{n} does not exist: the parts of {n} are 1/{n} to {n}/{n}"):
+            build_dataset(tmp_path, *digits, SPEC, **SETTINGS, part=(k, n))
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from inrformer import data
+write = data._write_shard
+
+def logged(folder, name, *rest):
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{os.getpid()} {name}\\n")
+    time.sleep(0.05)
+    write(folder, name, *rest)
+
+data._write_shard = logged
+Path(sys.argv[2] + str(os.getpid())).touch()
+while len(list(Path(sys.argv[2]).parent.glob("log*"))) < int(sys.argv[3]):
+    time.sleep(0.001)
+train, test = data.load_images("digits", "train", 60), data.load_images("digits", "test", 12)
+data.build_dataset(sys.argv[1], train, test, data.INRSpec(widths=(2, 12, 12, 1), omega=8.0), **%r)
+"""
+
+
+def start_workers(n: int, folder: Path, log: Path) -> list[subprocess.Popen]:
+    "Workers that start to fit at the same time and write a line to `log` for every shard that they begin to write."
+    command = [sys.executable, "-c", WORKER % SETTINGS, str(folder), str(log), str(n)]
+    return [subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE) for _ in range(n)]
+
+
+def test_two_workers_share_a_folder_and_never_a_shard(unkilled, tmp_path):
+    workers = start_workers(2, tmp_path / "set", tmp_path / "log")
+    assert [(worker.communicate(timeout=120)[1].decode(), worker.returncode) for worker in workers] == [("", 0)] * 2
+    written = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(name for _, name in written) == sorted(unkilled.card["shards"])
+    assert {int(pid) for pid, _ in written} == {worker.pid for worker in workers}
+    assert contents(tmp_path / "set") == contents(unkilled.folder)
+
+
+def test_a_worker_takes_over_from_one_that_was_killed(unkilled, tmp_path):
+    folder, log = tmp_path / "set", tmp_path / "log"
+    killed, other = start_workers(2, folder, log)
+    end = time.monotonic() + 120
+    while not (log.exists() and str(killed.pid) in log.read_text()):
+        assert killed.poll() is None and time.monotonic() < end, "the worker ended before it could be killed"
+        time.sleep(0.001)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL and other.wait(timeout=120) == 0, other.stderr.read().decode()
+    begun = [line.split()[1] for line in log.read_text().splitlines()]
+    assert len(begun) - len(unkilled.card["shards"]) in (0, 1), "at most one shard is lost"
+    assert contents(folder) == contents(unkilled.folder)
+
+
+def test_locks_of_the_dead_are_not_stale(small):
+    folder, build = small
+    whole = INRDataset(folder)
+    (folder / "train-00001.safetensors").unlink()
+    for name in ("train-00001.safetensors", "build.json", "card.json"):
+        (folder / f".{name}.lock").touch()
+    assert_equal(build(), whole)
+    assert not list(folder.glob(".*"))
+
+
+def test_a_data_card_is_in_the_hubs_format(unkilled):
+    card = DatasetCard.load(unkilled.folder / "README.md")
+    assert card.data.pretty_name == "INRs of digits" and card.data.size_categories == ["n<1K"] and card.data.configs[0]["data_files"] == "index.parquet"
+    for told in ("SIREN of widths 2-12-12-1 (205 parameters)", "sin(8 (W x + b))", f"| train | 120 | {unkilled.card['psnr']['train']['mean']:.2f} |",
+                 "| steps | 300 |", "| init | pool |", "| device | cpu |", f"| code | {unkilled.card['code']} |", f"| digest | {unkilled.card['digest']} |"):
+        assert told in card.text, told
+
+
+# the command line
+
+
+LINE = ["digits", "--spec", "2-12-12-1,omega=8", "--n-train", "60", "--n-test", "12", "--steps", "300", "--lr", "1e-2", "--init", "pool", "--inits", "3",
+        "--copies", "2", "--test-init", "other", "--shard-size", "16", "--device", "cpu"]
+
+
+def test_the_command_line_builds_the_same_in_parts(unkilled, tmp_path):
+    folder = tmp_path / "set"
+    command = [sys.executable, "-m", "inrformer.fitting", LINE[0], str(folder), *LINE[1:], "--shard"]
+    done = [subprocess.run([*command, f"{k}/2"], cwd=ROOT, capture_output=True, text=True, timeout=120) for k in (2, 1)]
+    assert [x.returncode for x in done] == [0, 0], done
+    assert done[0].stdout == "part 2/2 is there; other parts are missing\n" and "INRDataset('digits'" in done[1].stdout
+    assert "INR/s" in done[0].stderr and "psnr=" in done[0].stderr
+    assert contents(folder) == contents(unkilled.folder)
+
+
+@pytest.mark.parametrize("change, message", {
+    ("--shard", "0/2"): "part 0/2 does not exist: the parts of 2 are 1/2 to 2/2",
+    ("--shard", "3/2"): "part 3/2 does not exist",
+    ("--shard", "3"): "write its number and how many there are, as in 3/16",
+    ("--spec", "2-12-12"): "do not fit widths",
+    ("--spec", "2x12x1"): "write widths, then fields, as in 2-32-32-3,omega=20",
+    ("--spec", "2-12-1,omga=8"): "a spec has no fields ['omga']",
+    ("--spec", "2-12-1,omega=fast"): "'2-12-1,omega=fast' is no spec: could not convert",
+    ("--spec", "2-12-1,omega=-1"): "omega must be a positive number",
+    ("--steps", "0"): "steps must be at least 1",
+    ("--steps", "many"): "invalid int value",
+    ("--stride", "3"): "stride must divide",
+    ("--n-train", "2000"): "must lie in 1..1437",
+    ("--init", "random"): "invalid choice",
+    ("--copies", "4"): "needs a pool of more than 3 inits",
+}.items())
+def test_bad_lines_say_what_is_wrong(change, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        data.main([LINE[0], str(tmp_path / "set"), *LINE[1:], *change])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err and not (tmp_path / "set").exists()
+
+
+def test_a_missing_source_and_another_data_set_end_the_line(small, capsys):
+    folder, _ = small
+    for source, message in {"nothing": "is not \"digits\", a Hub name", "digits": "holds another data set: steps is 20 there and 300 here"}.items():
+        with pytest.raises(SystemExit):
+            data.main([source, str(folder), *LINE[1:]])
+        assert message in capsys.readouterr().err
 
 
 def test_one_image_alone_gives_the_same_inr(unkilled, digits, tmp_path):
@@ -137,7 +275,9 @@ def test_what_a_data_set_says_of_itself(unkilled, digits):
     card, train = unkilled.card, unkilled.split("train")
     assert (card["images"], card["init"], card["inits"], card["copies"], card["steps"], card["lr"]) == ("digits", "pool", 3, 2, 300, 1e-2)
     assert card["device"] == "cpu" and card["image_range"] == [-1, 1] and card["image_shape"] == [8, 8, 1]
-    assert card["fit_seconds"] == sum(entry["fit_seconds"] for entry in card["shards"].values()) > 0
+    journal = json.loads((unkilled.folder / "build.json").read_text())["shards"]
+    assert unkilled.fit_seconds == sum(entry["fit_seconds"] for entry in journal.values()) > 0 and journal.keys() == card["shards"].keys()
+    assert (card["stride"], card["inrs"]) == (1, {"train": 120, "test": 12, "test-other": 12}) and card["code"] == code_path(torch.device("cpu"))
     assert unkilled.spec == SPEC and len(unkilled.index) == 60 * 2 + 12 * 2
     assert card["psnr"]["train"]["mean"] == pytest.approx(train.psnr.mean().item()) and card["psnr"]["train"]["mean"] > 28
     assert list(card["psnr"]["test"]["quantiles"]) == ["0", "0.05", "0.5", "0.95", "1"]
@@ -234,13 +374,39 @@ def test_another_config_is_refused_by_name(change, small):
     assert dates(folder) == before and INRDataset(folder)
 
 
-def test_other_images_and_other_devices_are_refused(small, digits):
-    folder, build = small
+def test_other_images_are_refused(small, digits):
+    folder, _ = small
     with pytest.raises(ValueError, match="images_digest"):
         build_dataset(folder, digits[0][20:40], digits[1][:6], SPEC, steps=20, lr=1e-2)
+
+
+@pytest.mark.parametrize("here", [dict(device="meta"), dict(code="another torch")])
+def test_what_rounds_differently_is_refused_unless_nothing_is_missing(here, small, monkeypatch):
+    folder, build = small
+    if "code" in here:
+        monkeypatch.setattr(data, "code_path", lambda device: here["code"])
+    device = here.get("device", "cpu")
+    assert len(build(device=device).index) == 26
     (folder / "test-00000.safetensors").unlink()
-    with pytest.raises(ValueError, match="was begun on cpu"):
-        build(device="meta")
+    before = dates(folder)
+    with pytest.raises(ValueError, match="was begun on .*, and (meta|another torch) rounds differently: go on with the former"):
+        build(device=device)
+    assert dates(folder) == before
+
+
+def test_a_worker_of_another_data_set_cannot_write(small, digits, monkeypatch):
+    folder, build = small
+    other, fit_shard = folder.parent / "other", data._fit_shard
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(data, "_fit_shard", fit_shard)
+        build_dataset(other, digits[0][:20], digits[1][:6], SPEC, steps=3, lr=1e-2, device="cpu", part=(1, 2))
+        return fit_shard(*arguments)
+
+    monkeypatch.setattr(data, "_fit_shard", overtaken)
+    with pytest.raises(ValueError, match="holds another data set: steps is 3 there and 2 here"):
+        build_dataset(other, digits[0][:20], digits[1][:6], SPEC, steps=2, lr=1e-2, device="cpu", part=(2, 2))
+    assert json.loads((other / "build.json").read_text())["steps"] == 3
 
 
 def test_a_folder_of_unknown_shards_is_left_alone(small):
@@ -459,15 +625,20 @@ def test_statistics_do_not_know_the_order_of_neurons(unkilled):
 # real images
 
 
-def test_real_images(shared_data, tmp_path):
-    sources = {"mnist": (28, 28, 1), "cifar10-jpeg75": (32, 32, 3)}
-    for name, shape in sources.items():
-        train, test = (load_images(shared_data / f"{name}-{{split}}.parquet", split, n=50) for split in ("train", "test"))
-        assert train.name == name and train.images.shape == (50, *shape) and len(train.classes) == 10
-        assert train.images.min() == 0 or shape[2] == 3 and train.images.max() <= 1
-        spec = INRSpec(widths=(2, 16, 16, shape[2]), omega=12.0)
-        built = build_dataset(tmp_path / name, train[:20], test[:20], spec, steps=60, lr=5e-3, init="independent")
-        assert built.card["images"] == name and len(built.split("train")) == 20 and built.card["psnr"]["train"]["mean"] > 12
-    assert train.classes[0] == "airplane" and load_images(shared_data / "mnist-{split}.parquet", "test", 1).classes[3] == "3"
+@pytest.mark.parametrize("name, shape, spread", [("mnist", (28, 28, 1), 0.308), ("cifar10-jpeg75", (32, 32, 3), 0.248)])
+def test_real_images(name, shape, spread, shared_data, tmp_path):
+    pattern = shared_data / f"{name}-{{split}}.parquet"
+    train, test = load_images(pattern, "train", n=200), load_images(pattern, "test", n=50)
+    assert train.name == name and train.images.shape == (200, *shape) and set(train.labels.tolist()) == set(range(10))
+    assert (train.images.min(), train.images.max()) == (0, 1) and train.images.std().item() == pytest.approx(spread, abs=0.02)
+    assert (train.classes[3], len(train.classes)) == {"mnist": ("3", 10)}.get(name, ("cat", 10))
+    spec = INRSpec(widths=(2, 24, 24, shape[2]))
+    built = build_dataset(tmp_path, train[:20], test[:10], spec, steps=150, lr=2e-3, init="independent")
+    assert built.card["images"] == name and built.splits == ("train", "test") and built.split("train").psnr.min() > 22
+    shown = built.split("test").inr(pixel_grid(*shape[:2])) / 2 + 0.5
+    assert (shown - test.images[:10].flatten(1, 2)).square().mean().sqrt() < 0.04
+
+
+def test_a_folder_of_two_real_sets_asks_which(shared_data):
     with pytest.raises(ValueError, match=r"several data sets, \['cifar10-jpeg75', 'mnist'\]"):
         load_images(shared_data, "train")

@@ -1,0 +1,217 @@
+"The fast fit against plain torch, in float64 and in decibels; what it does not depend on; what it refuses."
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from conftest import ROOT
+from einops import rearrange
+from sklearn.datasets import load_sample_image
+from torch import nn
+
+from inrformer import fitting
+from inrformer.fitting import Adam, GridGradient, descend, fit, init_from_seeds, init_seeds, pick_chunk, sincos
+from inrformer.inr import INR, INRSpec, grid, init_siren, pixel_grid, psnr
+
+SPECS = {
+    "shallow": INRSpec(widths=(2, 9, 1), omega=7.0),
+    "usual": INRSpec(widths=(2, 12, 10, 3), omega=30.0),
+    "deep": INRSpec(widths=(2, 6, 7, 5, 8, 2), omega=5.0, offset=0.5, bias_init="zero", first_init="hidden", last_init="linear"),
+}
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(spec: INRSpec, n: int, height: int, width: int) -> tuple[INR, torch.Tensor]:
+    "INRs and images in [-1, 1], float64."
+    images = torch.rand(n, height, width, spec.widths[-1], dtype=torch.float64, generator=seeded(1)) * 2 - 1
+    return init_siren(spec, n, generator=seeded(0)).to(torch.float64), images
+
+
+def plain(start: INR, images: torch.Tensor, *, steps: int, lr: float, stride: int = 1) -> INR:
+    "Adam by torch on gradients by autograd."
+    rows, sizes = start.flat().requires_grad_(), images.shape[1:3]
+    optimizer = torch.optim.Adam([rows], lr=lr)
+    coords = pixel_grid(*sizes).to(rows.dtype).unflatten(0, sizes)
+    for step in range(steps):
+        i, j = divmod(step % stride**2, stride)
+        seen, target = (t[..., i::stride, j::stride, :].flatten(-3, -2) for t in (coords, images))
+        optimizer.zero_grad()
+        (INR.from_flat(rows, start.spec)(seen) - target).square().mean(dim=(1, 2)).sum().backward()
+        optimizer.step()
+    return INR.from_flat(rows.detach(), start.spec)
+
+
+@pytest.fixture(scope="module")
+def pieces() -> torch.Tensor:
+    "Pieces of a photograph, 32 x 32 pixels."
+    photo = torch.tensor(load_sample_image("flower.jpg"))[:416].float() / 255
+    return rearrange(photo, "(y h) (x w) c -> (y x) h w c", h=32, w=32)[96:112]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-7), (torch.float64, 1e-15)])
+def test_sines_and_cosines_are_accurate(dtype, tolerance):
+    for reach in (1.0, 100.0, 10_000.0):
+        angle = (torch.rand(5, 20_001, dtype=dtype, generator=seeded(0)) * 2 - 1) * reach
+        sine, cosine = torch.empty_like(angle), torch.empty_like(angle)
+        sincos(angle, sine, cosine)
+        assert (sine - angle.double().sin()).abs().max() < tolerance and (cosine - angle.double().cos()).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("sizes", [(6, 7), (8, 3), (1, 5)])
+def test_the_gradient_is_autograds(name, sizes):
+    inr, images = drawn(SPECS[name], 4, *sizes)
+    flat = inr.flat().requires_grad_()
+    (INR.from_flat(flat, inr.spec)(pixel_grid(*sizes).double()) - images.flatten(1, 2)).square().mean(dim=(1, 2)).sum().backward()
+    found = torch.full_like(flat, torch.nan)
+    rows, cols = (grid(n)[:, 0].double() for n in sizes)
+    gradient = GridGradient(inr, INR.from_flat(found, inr.spec), sizes)
+    for _ in range(2):
+        gradient(rows, cols, rearrange(images, "b h w c -> b c (h w)"))
+        assert (found - flat.grad).abs().max() < 1e-12 * flat.grad.abs().max()
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_fit_is_that_of_autograd_and_torchs_adam(name, stride):
+    start, images = drawn(SPECS[name], 3, 12, 6)
+    before = start.flat().clone()
+    inr, quality = descend(start, images, steps=40, lr=2e-3, stride=stride)
+    reference = plain(start, images, steps=40, lr=2e-3, stride=stride)
+    assert (inr.flat() - reference.flat()).abs().max() < 1e-9
+    assert (reference.flat() - before).abs().max() > 1e-3 and torch.equal(start.flat(), before)
+    assert (quality - psnr(reference(pixel_grid(12, 6).double()), images.flatten(1, 2))).abs().max() < 1e-6
+
+
+def test_adam_is_torchs():
+    rows = torch.randn(3, 50, dtype=torch.float64, generator=seeded(0))
+    ours, torchs = rows.clone(), rows.clone().requires_grad_()
+    one, other = Adam(ours, lr=1e-2), torch.optim.Adam([torchs], lr=1e-2)
+    for step in range(50):
+        torchs.grad = torch.randn(rows.shape, dtype=torch.float64, generator=seeded(step)) * 10.0 ** (step % 5 - 4)
+        one(torchs.grad), other.step()
+    assert (ours - torchs).abs().max() < 1e-13
+
+
+def test_decibels_are_those_of_a_plain_loop(pieces):
+    class Sine(nn.Module):
+        def forward(self, x):
+            return torch.sin(30 * x)
+
+    ours, coords = fit(pieces[:4], INRSpec(), steps=150, lr=1e-3, device="cpu"), pixel_grid(32, 32)
+    start = init_from_seeds(INRSpec(), init_seeds("shared", [0]))
+    for image, quality in zip(pieces, ours.psnr):
+        net = nn.Sequential(nn.Linear(2, 32), Sine(), nn.Linear(32, 32), Sine(), nn.Linear(32, 3))
+        tensors = [t[0].clone() for pair in zip(start.weights, start.biases) for t in pair]
+        net.load_state_dict(dict(zip(net.state_dict(), tensors)))
+        optimizer, target = torch.optim.Adam(net.parameters(), lr=1e-3), image.flatten(0, 1) * 2 - 1
+        for _ in range(150):
+            optimizer.zero_grad()
+            (net(coords) - target).square().mean().backward()
+            optimizer.step()
+        assert abs(psnr(net(coords).detach()[None], target[None]).item() - quality) < 0.1 and quality > 30
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_inr_does_not_know_its_neighbours(pieces, stride):
+    settings = dict(steps=8, lr=1e-3, stride=stride, init="independent", device="cpu")
+    together = fit(pieces, INRSpec(), **settings)
+    assert len(together.inr) == 16 and len(set(together.init_seeds)) == 16
+    for i in (0, 7, 8, 15):
+        alone = fit(pieces[i : i + 1], INRSpec(), **settings, ids=[i])
+        assert torch.equal(alone.inr.flat(), together.inr[i : i + 1].flat()) and torch.equal(alone.psnr, together.psnr[i : i + 1])
+    assert torch.equal(fit(pieces.flip(0), INRSpec(), **settings, ids=range(15, -1, -1)).inr.flat(), together.inr.flat().flip(0))
+
+
+def test_threads_share_the_work_and_not_the_bits(pieces):
+    threads, settings = torch.get_num_threads(), dict(steps=5, lr=1e-3, device="cpu")
+    torch.set_num_threads(1)
+    try:
+        one = fit(pieces, INRSpec(), **settings)
+        torch.set_num_threads(3)
+        three = fit(pieces, INRSpec(), **settings)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(one.inr.flat(), three.inr.flat())
+
+
+def test_a_chunk_follows_from_sizes_alone():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert pick_chunk(INRSpec(), (32, 32), cpu) == 8 and pick_chunk(INRSpec(), (32, 32), cpu, stride=2) == 32
+    assert pick_chunk(INRSpec(widths=(2, 512, 3)), (512, 512), cpu) == 1 and pick_chunk(INRSpec(widths=(2, 8, 1)), (8, 8), cpu) == 32
+    assert pick_chunk(INRSpec(), (32, 32), gpu) == 4096
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")])
+def test_memory_that_does_not_suffice_advises_a_smaller_chunk(error, pieces, monkeypatch):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(fitting, "descend", full)
+    with pytest.raises(MemoryError, match="chunks of 7 INRs do not fit into the memory of cpu: use a smaller chunk"):
+        fit(pieces, INRSpec(), steps=1, lr=1e-3, chunk=7, device="cpu")
+    error.args = ("something else",)
+    if not isinstance(error, torch.OutOfMemoryError):
+        with pytest.raises(RuntimeError, match="something else"):
+            fit(pieces, INRSpec(), steps=1, lr=1e-3, device="cpu")
+
+
+def test_what_cannot_be_fitted_is_refused(pieces):
+    cases = {
+        "do not fit widths": dict(spec=INRSpec(widths=(2, 8, 1))),
+        "stride must divide the images' height and width, 32 and 32, and 3 does not": dict(stride=3),
+        "stride must divide": dict(stride=0),
+        "16 images need as many ids, not 2": dict(ids=[0, 1]),
+        "steps=-1 must not be negative": dict(steps=-1),
+        "chunk=0 must be at least 1": dict(chunk=0),
+        "init must be one of": dict(init="random"),
+        "16 of 16 fits diverged at lr=1e.20: use a smaller": dict(lr=1e20, steps=20),
+        r"must lie in \[0, 1\]": dict(images=pieces * 255),
+        "there are no images": dict(images=pieces[:0]),
+    }
+    if not torch.cuda.is_available():
+        cases["there is no CUDA device here"] = dict(device="cuda")
+    for message, changes in cases.items():
+        with pytest.raises(ValueError, match=message):
+            fit(**dict(images=pieces, spec=INRSpec(), steps=1, lr=1e-3) | changes)
+
+
+def test_progress_shows_speed_quality_and_time_left(pieces, capsys):
+    fit(pieces, INRSpec(), steps=5, lr=1e-3, device="cpu", progress=True)
+    shown = capsys.readouterr().err
+    assert "16/16" in shown and "INR/s" in shown and "psnr=" in shown and "<00:00" in shown
+
+
+# the benchmark
+
+
+def papermill(folder: Path, *parameters: object) -> subprocess.CompletedProcess:
+    notebook = ROOT / "nbs" / "benchmarks" / "fitting.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", *map(str, parameters)]
+    return subprocess.run(command, cwd=folder, env=os.environ | dict(PYTHONPATH=str(ROOT)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+
+
+def test_the_benchmark_runs_and_keeps_its_record(tmp_path):
+    small = dict(n_images=2, steps=2, slice_steps=1, repeats=2, front_steps=8, record=True)
+    done = papermill(tmp_path, *(word for name, value in small.items() for word in ("-p", name, value)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    (kept,) = map(json.loads, (tmp_path / "figures" / "records" / "benchmarks-fitting.jsonl").read_text().splitlines())
+    assert kept["config"]["dataset"] == "photo" and kept["config"]["chunk"] == 8 and {"run_id", "env"} <= kept.keys()
+    assert {"nn.Module, one by one", "autograd, batched", "fit"} == kept["summary"]["side_by_side"].keys()
+    assert abs(kept["summary"]["psnr_difference"]) < 0.01 and len(kept["summary"]["front"]) >= 1
+    outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
+
+
+def test_the_benchmark_refuses_an_unknown_parameter(tmp_path):
+    done = papermill(tmp_path, "-p", "repeat", 3)
+    assert done.returncode != 0 and "unexpected keyword argument 'repeat'" in done.stderr

@@ -1,0 +1,191 @@
+"INRs of others in, ours out: plain modules load what we write, and what comes back is the same to the bit."
+
+import os
+
+import pytest
+import torch
+from huggingface_hub import DatasetCard
+from torch import nn
+
+from inrformer.data import INRDataset, load_images
+from inrformer.inr import INR, INRSpec, init_siren, pixel_grid
+from inrformer.interchange.state_dicts import CONVENTIONS, from_state_dict, import_dataset, load_state_dicts, measure, save_state_dicts, to_state_dict
+
+WIDTHS = [(2, 7, 1), (2, 9, 8, 3), (2, 6, 5, 4, 3)]
+
+
+class NFNLayer(nn.Module):
+    def __init__(self, i: int, o: int, omega: float):
+        super().__init__()
+        self.linear, self.omega = nn.Linear(i, o), omega
+
+    def forward(self, x):
+        return torch.sin(self.omega * self.linear(x))
+
+
+class NFNSiren(nn.Module):
+    def __init__(self, widths, omega):
+        super().__init__()
+        *hidden, last = zip(widths, widths[1:])
+        self.net = nn.Sequential(*(NFNLayer(i, o, omega) for i, o in hidden), nn.Linear(*last))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class DWSLayer(nn.Linear):
+    omega = 30.0
+
+    def forward(self, x):
+        return torch.sin(self.omega * super().forward(x))
+
+
+class DWSSiren(nn.Module):
+    def __init__(self, widths, omega):
+        super().__init__()
+        *hidden, last = zip(widths, widths[1:])
+        self.seq = nn.Sequential(*(DWSLayer(i, o) for i, o in hidden), nn.Linear(*last))
+        for layer in self.seq[:-1]:
+            layer.omega = omega
+
+    def forward(self, x):
+        return self.seq(x) + 0.5
+
+
+MODULES = dict(nfn=NFNSiren, dws=DWSSiren)
+
+
+def drawn(convention: str, widths: tuple[int, ...], n: int = 3, omega: float = 30.0) -> INR:
+    return init_siren(INRSpec(**dict(widths=widths, omega=omega) | CONVENTIONS[convention].spec), n, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("convention", MODULES)
+@pytest.mark.parametrize("widths", WIDTHS)
+@pytest.mark.parametrize("omega", [30.0, 8.0])
+def test_a_plain_module_loads_what_we_write_and_shows_the_same(convention, widths, omega, tmp_path):
+    inr, coords = drawn(convention, widths, omega=omega), pixel_grid(9, 11)
+    for i, path in enumerate(save_state_dicts(inr, tmp_path, convention)):
+        module = MODULES[convention](widths, omega)
+        module.load_state_dict(torch.load(path, weights_only=True), strict=True)
+        double = inr[i : i + 1].to(torch.float64)
+        assert (module.double()(coords.double()) - double(coords.double())[0]).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("convention", MODULES)
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_what_a_plain_module_writes_comes_back_to_the_bit(convention, widths, tmp_path):
+    modules, coords = [MODULES[convention](widths, 12.0) for _ in range(3)], pixel_grid(9, 11).double()
+    for i, module in enumerate(modules):
+        torch.save(module.state_dict(), tmp_path / f"{i}.pth")
+    inr = load_state_dicts([tmp_path / f"{i}.pth" for i in range(3)], convention, omega=12.0)
+    assert inr.spec == INRSpec(**dict(widths=widths, omega=12.0) | CONVENTIONS[convention].spec)
+    again = load_state_dicts(save_state_dicts(inr, tmp_path / "again", convention), convention, omega=12.0)
+    assert torch.equal(again.flat(), inr.flat()) and again.spec == inr.spec
+    for i, module in enumerate(modules):
+        assert torch.equal(inr[i : i + 1].flat()[0], torch.cat([t.flatten() for t in module.state_dict().values()]))
+        assert (module.double()(coords) - inr[i : i + 1].to(torch.float64)(coords)[0]).abs().max() < 1e-12
+
+
+def test_conventions_are_those_of_the_published_sets():
+    nfn, dws = (INRSpec(**dict(widths=(2, 32, 32, 3)) | CONVENTIONS[name].spec) for name in ("nfn", "dws"))
+    assert nfn == INRSpec() and (nfn.omega, nfn.offset, nfn.bounds()[0][0], nfn.bounds()[1][0]) == (30.0, 0.0, 0.5, pytest.approx(2**-0.5))
+    assert (dws.omega, dws.offset, dws.bounds()[1][:2]) == (30.0, 0.5, [0.0, 0.0])
+    assert dws.bounds()[0] == pytest.approx([3**0.5 / 30, (6 / 32) ** 0.5 / 30, 32**-0.5])
+
+
+@pytest.fixture
+def digits(tmp_path):
+    "Sixteen digits' files, labels and images, in the DWSNets convention."
+    images = load_images("digits", "train", 16)
+    paths = save_state_dicts(drawn("dws", (2, 7, 6, 1), 16), tmp_path / "files", "dws")
+    parts = dict(train=slice(0, 10), test=slice(10, 16))
+    return {k: paths[s] for k, s in parts.items()}, {k: images.labels[s].tolist() for k, s in parts.items()}, {k: images[s] for k, s in parts.items()}
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_imported_inrs_are_a_data_set_like_any_other(shown, digits, tmp_path):
+    files, labels, images = digits
+    options = dict(convention="dws", name="digits", classes=tuple("0123456789"), images=images if shown else None)
+    first = import_dataset(tmp_path / "set", files, labels, **options)
+    import_dataset(tmp_path / "set", files, labels, **options)
+    opened = INRDataset(tmp_path / "set")
+    for name in ("train", "test"):
+        split = opened.split(name)
+        assert torch.equal(split.inr.flat(), load_state_dicts(files[name], "dws").flat()) and split.labels.tolist() == labels[name]
+        assert torch.equal(split.psnr, measure(split.inr, images[name], "dws")) if shown else split.psnr.isnan().all()
+        again = save_state_dicts(split.inr, tmp_path / name, "dws")
+        assert [torch.load(p, weights_only=True).keys() for p in again] == [torch.load(p, weights_only=True).keys() for p in files[name]]
+    assert opened.card["digest"] == first.card["digest"] and opened.card["image_range"] == [0, 1] and opened.spec.offset == 0.5
+    assert len(set(opened.split("train").ids.tolist() + opened.split("test").ids.tolist())) == 16 and opened.fit_seconds is None
+    card = DatasetCard.load(tmp_path / "set" / "README.md")
+    assert "| origin | imported, dws convention |" in card.text and ("| train | 10 | unknown |" in card.text) == (not shown)
+
+
+def test_another_import_into_the_same_folder_is_refused(digits, tmp_path):
+    files, labels, _ = digits
+    options = dict(convention="dws", name="digits", classes=tuple("0123456789"))
+    import_dataset(tmp_path / "set", files, labels, **options)
+    with pytest.raises(ValueError, match="holds another data set: content"):
+        import_dataset(tmp_path / "set", files | dict(test=files["test"][::-1]), labels, **options)
+
+
+def test_files_labels_and_images_must_fit(digits, tmp_path):
+    files, labels, images = digits
+    options = dict(convention="dws", name="digits", classes=tuple("0123456789"))
+    cases = {
+        "must have the same splits": (files, dict(train=labels["train"]), {}),
+        "the 6 files of test need as many labels in 0..9, not 5": (files, labels | dict(test=labels["test"][:5]), {}),
+        r"not 6, \[11\] among them": (files, labels | dict(test=[11, *labels["test"][1:]]), {}),
+        "6 INRs need as many images, not 10": (files, labels, dict(images=dict(train=images["train"], test=images["train"]))),
+        "there are no files": (files | dict(test=[]), labels | dict(test=[]), {}),
+        "convention must be one of": (files, labels, dict(convention="siren")),
+    }
+    for message, (some, of, changes) in cases.items():
+        with pytest.raises(ValueError, match=message):
+            import_dataset(tmp_path / "set", some, of, **options | changes)
+    assert not (tmp_path / "set").exists()
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def test_nothing_in_a_file_is_ever_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(weight=Trap()), tmp_path / "trap.pth")
+    with pytest.raises(ValueError, match="trap.pth is no file of tensors alone"):
+        load_state_dicts([tmp_path / "trap.pth"], "nfn")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_what_is_no_state_dict_says_so(tmp_path):
+    good = to_state_dict(drawn("nfn", (2, 5, 4, 1), 1))
+    states = {
+        "needed is a weight and a bias for each of two or more layers": {k: v for k, v in good.items() if k != "net.1.linear.bias"},
+        "and nothing else": good | dict(omega=torch.tensor(30.0)),
+        "do not follow each other": good | {"net.1.linear.weight": torch.zeros(4, 6)},
+        "needed are weights": good | {"net.1.linear.weight": torch.zeros(4, 5, 1)},
+        "holds NaN or infinity": good | {"net.2.bias": torch.tensor([torch.nan])},
+        "maps names to tensors, but list": [1, 2],
+    }
+    for message, state in states.items():
+        torch.save(state, tmp_path / "x.pth")
+        with pytest.raises(ValueError, match=message):
+            load_state_dicts([tmp_path / "x.pth"], "nfn")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:50])
+    with pytest.raises(ValueError, match="cut.pth is no file of tensors alone"):
+        load_state_dicts([tmp_path / "cut.pth"], "nfn")
+    with pytest.raises(FileNotFoundError):
+        load_state_dicts([tmp_path / "nothing.pth"], "nfn")
+    torch.save(good, tmp_path / "a.pth"), torch.save({k: v.double() for k, v in good.items()}, tmp_path / "b.pth")
+    with pytest.raises(ValueError, match=r"b.pth holds an INR of widths \(2, 5, 4, 1\), torch.float64, and .*a.pth one of"):
+        load_state_dicts([tmp_path / "a.pth", tmp_path / "b.pth"], "nfn")
+
+
+def test_an_export_that_would_show_another_image_is_refused():
+    with pytest.raises(ValueError, match="dws adds 0.5 to the output and these INRs add 0.0"):
+        to_state_dict(drawn("nfn", (2, 5, 1), 1), "dws")
+    with pytest.raises(ValueError, match="holds one INR, not 3"):
+        to_state_dict(drawn("nfn", (2, 5, 1)))
+    assert torch.equal(from_state_dict(to_state_dict(drawn("dws", (2, 5, 1), 1), "dws"), "dws").flat(), drawn("dws", (2, 5, 1), 1).flat())

@@ -51,6 +51,7 @@ def test_an_effect_is_read_seed_by_seed():
     assert rows.loc["aux False"].tolist() == pytest.approx([-0.125, 2])
     assert rows.loc["hint 16"].tolist() == pytest.approx([0.15, 1])
     assert effects(ROWS, found[2:]).empty, "an effect without a first row"
+    assert effects(ROWS, [found[0], record(ROWS[1], 0.7, protocol="custom")])["row"].tolist() == ["baseline"], "an effect across protocols"
 
 
 def test_missing_and_failed_runs_are_shown():

@@ -515,7 +515,7 @@ def grid(rows: Iterable[dict[str, Any]], seeds: int, **common: Any) -> list[RunC
     "A config for every seed and row; a row's fields go before the common ones."
     return [RunConfig(**common | row, seed=seed) for seed in range(seeds) for row in rows]
 
-
+# %% ../nbs/08_experiments.ipynb #f2312eee
 TABLE3: list[dict[str, Any]] = [
     dict(), dict(aux=False), dict(hint=16), dict(hint=64), dict(layer_embedding=False), dict(weight_embedding="chebyshev"), dict(query=16), dict(query=256),
 ]
@@ -528,6 +528,7 @@ CHOICES: list[dict[str, Any]] = [
     dict(omega=4.0), dict(omega=16.0), dict(fit_steps=PRESET["fit_steps"] // 2), dict(fit_steps=PRESET["fit_steps"] * 2),
 ]
 
+# %% ../nbs/08_experiments.ipynb #f777373a
 EXPERIMENTS: dict[str, list[RunConfig]] = {
     "digits": [RunConfig(seed=s) for s in range(3)] + [RunConfig(model="paper", seed=s) for s in range(3)],
     "mnist-small": [RunConfig(dataset="mnist", init="shared", seed=s) for s in range(3)]
@@ -584,12 +585,12 @@ def _line(there: list[dict[str, Any] | None], values: tuple[str, ...]) -> dict[s
 
 # %% ../nbs/08_experiments.ipynb #44c2a71b
 def effects(configs: list[RunConfig], found: list[dict[str, Any]], value: str = "test_accuracy") -> pd.DataFrame:
-    "For every finished run, its value less that of the first row's run of the same seed; rows without such a pair are left out."
-    runs = runs_of(configs, found)
-    runs["value"] = [r["summary"].get(value) if r and r["summary"] else None for r in runs["record"]]
-    first = runs[runs["row"] == runs["row"].iloc[0]].set_index("seed")["value"]
-    runs["effect"] = runs["value"].astype(float) - runs["seed"].map(first).astype(float)
-    return runs.dropna(subset=["effect"])[["row", "seed", "effect"]].reset_index(drop=True)
+    "For every finished run, its value less that of the first row's run of the same seed and protocol; runs without such a partner are left out."
+    runs = [line for line in runs_of(configs, found).itertuples() if line.record and line.record["summary"]]
+    first = {(line.seed, line.record["summary"]["protocol"]): line.record["summary"][value] for line in runs if line.row == row_name(configs[0], configs[0])}
+    pairs = [(line, first.get((line.seed, line.record["summary"]["protocol"]))) for line in runs]
+    lines = [dict(row=line.row, seed=line.seed, effect=line.record["summary"][value] - partner) for line, partner in pairs if partner is not None]
+    return pd.DataFrame(lines, columns=["row", "seed", "effect"]).astype(dict(effect=float))
 
 # %% ../nbs/08_experiments.ipynb #ba490ed4
 def sweep(
@@ -618,10 +619,10 @@ def sweep(
             bar.update()
     return [r for r in recorded(configs, folder) if r]
 
-
+# %% ../nbs/08_experiments.ipynb #608ae87a
 def recorded(configs: list[RunConfig], folder: Path | None = None) -> list[dict[str, Any] | None]:
     "The record of each config on the images that it names, in `folder` or among the committed ones; None without one."
-    there = [r for place in {records_folder(), folder or records_folder()} for r in records(folder=place)]
+    there = [r for place in dict.fromkeys((records_folder(), folder or records_folder())) for r in records(folder=place)]
     return [find_record(cfg, [r for r in there if r["config"]["dataset"] == source_name(cfg.dataset)]) for cfg in configs]
 
 
@@ -684,7 +685,7 @@ def last_run(out: Path | None = None) -> Run:
     folder = found[-1].parent
     return Run(folder, RunConfig(**json.loads((folder / "config.json").read_text())))
 
-
+# %% ../nbs/08_experiments.ipynb #559a5b7e
 def parser() -> argparse.ArgumentParser:
     "The command line's options."
     parser = argparse.ArgumentParser(prog="python -m inrformer.experiments", description="Run an experiment, or show the newest run.")
@@ -697,7 +698,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     return parser
 
-
+# %% ../nbs/08_experiments.ipynb #a3bb9db9
 def main(arguments: list[str] | None = None) -> None:
     "`python -m inrformer.experiments NAME` sweeps an experiment; `last` shows the newest run, `demo` packs the shipped model."
     args = parser().parse_args(arguments)

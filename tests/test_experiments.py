@@ -1,5 +1,6 @@
 "Grids, tables and sweeps: hand-worked records, missing and failed runs, killed and resumed sweeps, the command line on a bare machine."
 
+import itertools
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -49,6 +51,7 @@ def test_an_effect_is_read_seed_by_seed():
     assert rows.loc["aux False"].tolist() == pytest.approx([-0.125, 2])
     assert rows.loc["hint 16"].tolist() == pytest.approx([0.15, 1])
     assert effects(ROWS, found[2:]).empty, "an effect without a first row"
+    assert effects(ROWS, [found[0], record(ROWS[1], 0.7, protocol="custom")])["row"].tolist() == ["baseline"], "an effect across protocols"
 
 
 def test_missing_and_failed_runs_are_shown():
@@ -220,17 +223,19 @@ def test_the_command_for_a_bare_machine_is_killed_half_way_and_resumed(cache):
     assert again.stdout == done.stdout and [json.loads(line) for line in file.read_text().splitlines()] == found
 
 
-def test_a_budget_stops_after_a_checkpoint_and_the_command_goes_on(cache, capsys):
-    words = ["table2", "--out", str(cache / "DIR"), "--set", *[w for w in TINY if not w.startswith("model")], "model=demo", "epochs=400"]
-    main([*words, "--budget", "0.03"])
-    assert capsys.readouterr().out == "table2: 0 of 2 runs are done\n"
-    (checkpoint,) = (cache / "DIR").glob("table2/*/checkpoint-*")
-    epoch = json.loads((checkpoint / "state.json").read_text())["epoch"]
-    assert 0 < epoch < 400 and not (checkpoint.parent / "summary.json").exists()
-    main([*words, "--budget", "0.01"])
-    capsys.readouterr()
-    (later,) = (cache / "DIR").glob("table2/*/checkpoint-*")
-    assert json.loads((later / "state.json").read_text())["epoch"] > epoch
+def test_a_budget_stops_after_a_checkpoint_and_the_command_goes_on(cache, capsys, monkeypatch):
+    "With a clock that moves by a second whenever it is read: at the start, before the run, and before every epoch."
+    words = ["table2", "--out", str(cache / "DIR"), "--set", *TINY, "epochs=9"]
+    for epochs in (3, 6):
+        monkeypatch.setattr("inrformer.experiments.time", SimpleNamespace(time=itertools.count().__next__))
+        main([*words, "--budget", str(4 / 60)])
+        assert capsys.readouterr().out == "table2: 0 of 2 runs are done\n"
+        (checkpoint,) = (cache / "DIR").glob("table2/*/checkpoint-*")
+        assert checkpoint.name == f"checkpoint-{epochs:05d}" and not (checkpoint.parent / "summary.json").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("INRFORMER_CACHE", str(cache / "cache"))
+    main(words)
+    assert capsys.readouterr().out.endswith("table2: 2 of 2 runs are done\n")
 
 
 @pytest.mark.slow

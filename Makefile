@@ -39,8 +39,14 @@ test: $(READY)  ## run every notebook and every test
 demo: $(READY)  ## train the model that ships in inrformer/demo again
 	$(BIN)/python -m inrformer.experiments demo
 
-lab: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter-lab nbs
+lab: $(READY)  ## open the workbench, and the other notebooks, in JupyterLab
+	$(BIN)/jupyter-lab nbs/workbench.ipynb
+
+app: $(READY)  ## serve the workbench alone, as an app on this machine
+	$(BIN)/voila nbs/workbench.ipynb --Voila.ip=127.0.0.1 --token
+
+figures: $(READY)  ## write figures/fig_*.png (needs Chromium)
+	$(BIN)/python -m inrformer.widgets
 
 export: $(READY)  ## after an edit: notebooks to modules and paired text, cleaned
 	find nbs -path '*/_py/*.py' -exec $(BIN)/jupytext --sync {} +
@@ -75,4 +81,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help train test demo lab export readme docs hooks clean
+.PHONY: help train test demo lab app figures export readme docs hooks clean

@@ -494,7 +494,7 @@ def fig_attention(
              for k, (part, name, numbers) in enumerate(zip(parts, names, ([_numbers(spec, None)[l] for l in heard])))]
     colours = dict(cmin=0, cmax=rows.max().item(), colorscale="Cividis", colorbar=_bar("attention, rows sum to 1"))
     alt = f"Attention of neuron {place} of {_layer_names(spec)[layer]} over {', '.join(names)}."
-    return _figure(plots, alt, 100 + 22 * len(rows), columns=[max(n, 4.0) for n in widths], gap=0.03, coloraxis=colours)
+    return _figure(plots, alt, 100 + 22 * len(rows), columns=[float(max(n, 4)) for n in widths], gap=0.03, coloraxis=colours)
 
 # %% ../nbs/09_widgets.ipynb #1e607cdd
 def hint_at(

@@ -46,8 +46,14 @@ results: $(READY)  ## execute the pages that show records again, after new ones
 	$(BIN)/nbdev_clean
 	$(MAKE) readme
 
-lab: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter-lab nbs
+lab: $(READY)  ## open the workbench, and the other notebooks, in JupyterLab
+	$(BIN)/jupyter-lab nbs/workbench.ipynb
+
+app: $(READY)  ## serve the workbench alone, as an app on this machine
+	$(BIN)/voila nbs/workbench.ipynb --Voila.ip=127.0.0.1 --token
+
+figures: $(READY)  ## write figures/fig_*.png (needs Chromium)
+	$(BIN)/python -m inrformer.widgets
 
 export: $(READY)  ## after an edit: notebooks to modules and paired text, cleaned
 	find nbs -path '*/_py/*.py' -exec $(BIN)/jupytext --sync {} +
@@ -86,4 +92,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help train test demo results lab export readme docs hooks clean
+.PHONY: help train test demo results lab app figures export readme docs hooks clean

@@ -421,6 +421,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.widgets.hint_at': ('widgets.html#hint_at', 'inrformer/widgets.py'),
                                    'inrformer.widgets.index_nodes': ('widgets.html#index_nodes', 'inrformer/widgets.py'),
                                    'inrformer.widgets.last_transpositions': ('widgets.html#last_transpositions', 'inrformer/widgets.py'),
+                                   'inrformer.widgets.main': ('widgets.html#main', 'inrformer/widgets.py'),
                                    'inrformer.widgets.mask_neuron': ('widgets.html#mask_neuron', 'inrformer/widgets.py'),
                                    'inrformer.widgets.number': ('widgets.html#number', 'inrformer/widgets.py'),
                                    'inrformer.widgets.read': ('widgets.html#read', 'inrformer/widgets.py'),
@@ -430,4 +431,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.widgets.stage_errors': ('widgets.html#stage_errors', 'inrformer/widgets.py'),
                                    'inrformer.widgets.transposition': ('widgets.html#transposition', 'inrformer/widgets.py'),
                                    'inrformer.widgets.variant': ('widgets.html#variant', 'inrformer/widgets.py'),
-                                   'inrformer.widgets.walk': ('widgets.html#walk', 'inrformer/widgets.py')}}}
+                                   'inrformer.widgets.walk': ('widgets.html#walk', 'inrformer/widgets.py'),
+                                   'inrformer.widgets.write_figures': ('widgets.html#write_figures', 'inrformer/widgets.py')}}}

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'VERMILLION', 'GREEN', 'GREY', 'DIVERGING', 'TOLERANCE', 'FLOOR', 'VARIANTS', 'EXPECTED', 'WIDE',
-           'WHY', 'SINES', 'number', 'render', 'fig_fit', 'fig_network', 'fig_weights', 'walk', 'transposition',
+           'ROW', 'WHY', 'SINES', 'number', 'render', 'fig_fit', 'fig_network', 'fig_weights', 'walk', 'transposition',
            'fig_change', 'exact', 'read', 'stage_errors', 'first_break', 'fig_errors', 'index_nodes',
            'entry_statistics', 'mask_neuron', 'variant', 'fig_classes', 'accuracies', 'fig_accuracy', 'attention',
            'fig_attention', 'hint_at', 'crops', 'fig_crop', 'Scene', 'Source', 'demo_source', 'run_source', 'sources',
            'Chart', 'Panel', 'Picker', 'ShowBench', 'Change', 'PermuteBench', 'EquivarianceBench', 'ReadersBench',
-           'last_transpositions', 'AttentionBench', 'CropBench', 'examples']
+           'last_transpositions', 'AttentionBench', 'CropBench', 'examples', 'write_figures', 'main']
 
 # %% ../nbs/09_widgets.ipynb #07229189
 import argparse
@@ -37,6 +37,7 @@ import traitlets
 from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
+from plotly.io import write_images
 from plotly.offline import get_plotlyjs
 from torch import Tensor, nn
 
@@ -98,7 +99,7 @@ def _figure(
         axes[f"xaxis{name}"] = look | dict(domain=[left, right], anchor=f"y{name}") | plot.x
         axes[f"yaxis{name}"] = look | dict(domain=[bottom, top], anchor=f"x{name}") | plot.y
         traces += [dict(trace, xaxis=f"x{name}", yaxis=f"y{name}") for trace in plot.traces]
-        notes.append(dict(text=plot.title, x=(left + right) / 2, y=top, xref="paper", yref="paper", yanchor="bottom", showarrow=False))
+        notes.append(dict(text=plot.title, x=(left + right) / 2, y=top, xref="paper", yref="paper", xanchor="center", yanchor="bottom", showarrow=False))
     base = dict(
         height=height, margin=dict(l=10, r=10, t=34, b=10), paper_bgcolor=clear, plot_bgcolor=clear, font=dict(color=GREY, size=12), meta=dict(alt=alt),
         template=go.layout.Template(), legend=dict(orientation="h", y=-0.2, yanchor="top", x=1, xanchor="right"),
@@ -139,7 +140,7 @@ def _magnitude(values: Float[Tensor, "h w"], largest: float) -> dict[str, Any]:
 
 def _pictures(pictures: dict[str, dict[str, Any]], alt: str, height: int, **layout: Any) -> go.Figure:
     "Square-pixel pictures in a row, by title."
-    plots = [_Plot([trace], title, x=dict(visible=False, constrain="domain"), y=dict(visible=False, constrain="domain", autorange="reversed", scaleanchor=f"x{k}" if k > 1 else "x"))
+    plots = [_Plot([trace], title, x=dict(visible=False, constrain="domain"), y=dict(visible=False, constrain="domain", constraintoward="top", autorange="reversed", scaleanchor=f"x{k}" if k > 1 else "x"))
              for k, (title, trace) in enumerate(pictures.items(), 1)]
     return _figure(plots, alt, height, **layout)
 
@@ -231,7 +232,7 @@ def fig_weights(
 ) -> go.Figure:
     "Weights and biases of every layer as heatmaps, one row per INR; colour is the share of the largest magnitude of that tensor in any of them."
     spec, names, plots = next(iter(inrs.values())).spec, list(inrs), []
-    columns, most = [float(i + 2) for _, i in spec.weight_shapes], max(spec.widths[1:])
+    columns, most = [max(i, 3) + 2.0 for _, i in spec.weight_shapes], max(spec.widths[1:])
     scales = [tuple(max(max(t.abs().max().item() for t in same), 1e-300) for same in zip(*layer)) for layer in zip(*(zip(x.weights, x.biases) for x in inrs.values()))]
     for name, inr in inrs.items():
         numbers = _numbers(spec, (orders or {}).get(name))
@@ -245,7 +246,7 @@ def fig_weights(
             plots.append(_Plot([trace], f"W<sup>{l}</sup>, b<sup>{l}</sup> {name if len(names) > 1 else ''}", x, y))
     colours = dict(cmin=-1, cmax=1, colorscale=DIVERGING, colorbar=_bar("share of the tensor's largest", tickvals=[-1, 0, 1]))
     alt = f"Weights and biases of {' and '.join(names)}, layer by layer, blue below 0 and orange above."
-    return _figure(plots, alt, 60 + 200 * len(names), columns=columns, gap=0.06, row_gap=0.1 * len(names), coloraxis=colours)
+    return _figure(plots, alt, 60 + 200 * len(names), columns=columns, gap=0.06, row_gap=0.14, coloraxis=colours)
 
 # %% ../nbs/09_widgets.ipynb #c05c571f
 def walk(
@@ -493,7 +494,7 @@ def fig_attention(
              for k, (part, name, numbers) in enumerate(zip(parts, names, ([_numbers(spec, None)[l] for l in heard])))]
     colours = dict(cmin=0, cmax=rows.max().item(), colorscale="Cividis", colorbar=_bar("attention, rows sum to 1"))
     alt = f"Attention of neuron {place} of {_layer_names(spec)[layer]} over {', '.join(names)}."
-    return _figure(plots, alt, 100 + 22 * len(rows), columns=[max(n, 4.0) for n in widths], gap=0.03, coloraxis=colours)
+    return _figure(plots, alt, 100 + 22 * len(rows), columns=[float(max(n, 4)) for n in widths], gap=0.03, coloraxis=colours)
 
 # %% ../nbs/09_widgets.ipynb #1e607cdd
 def hint_at(
@@ -711,6 +712,7 @@ def _same(a: Any, b: Any) -> bool:
 # %% ../nbs/09_widgets.ipynb #bd22afa8
 EXPECTED = (ValueError, TypeError, KeyError, OSError, MemoryError)  # what the library raises, in words, for states that cannot be shown
 WIDE = dict(description_width="initial")
+ROW = ui.Layout(flex_flow="row wrap", align_items="center")
 
 
 class Panel(ui.VBox):
@@ -771,10 +773,10 @@ class Picker(Panel):
         self._openers = found or sources()
         self._source: Source | None = None
         self.source = ui.Dropdown(options=list(self._openers), description="data set and model", style=WIDE)
-        self.image = ui.IntSlider(0, 0, 1, description="test image", style=WIDE, layout=ui.Layout(width="420px"))
+        self.image = ui.IntSlider(0, 0, 1, description="test image", style=WIDE, layout=ui.Layout(width="360px"))
         starts = [("as the model's own data", 0), *((f"fitted again, start {k}", k) for k in (1, 2, 3))]
         self.start = ui.Dropdown(options=starts, description="init", style=WIDE)
-        super().__init__([ui.HBox([self.source, self.image, self.start], layout=ui.Layout(flex_flow="row wrap"))], [])
+        super().__init__([ui.HBox([self.source, self.image, self.start], layout=ROW)], [])
         self.source.observe(lambda moved: self.load(), "value")
         self.watch(self.image, self.start)
         self.load()
@@ -856,10 +858,12 @@ class PermuteBench(Panel):
         self.canonical = ui.Checkbox(description="canonicalize both", indent=False, layout=ui.Layout(width="auto"))
         self.clear = ui.Button(description="reset", icon="undo", tooltip="back to the identity", layout=ui.Layout(width="auto"))
         self.clear.on_click(lambda button: self.reset())
-        self.layers = ui.VBox()
-        controls = ui.VBox([self.steps, self.layers, self.signs, self.phases, ui.HBox([self.canonical, self.clear])], layout=ui.Layout(width="40%"))
-        self.images, self.weights = Chart(layout=ui.Layout(width="60%")), Chart()
-        super().__init__([ui.HBox([controls, self.images])], [self.weights])
+        self.layers = ui.HBox(layout=ROW)
+        self.images, self.weights = Chart(layout=ui.Layout(width="56%")), Chart()
+        toggles = ui.HBox([self.signs, self.phases, self.canonical, self.clear], layout=ROW)
+        super().__init__([self.steps, self.layers, toggles], [self.images, self.weights])
+        self.words.layout.width = "44%"
+        self.children = [self.steps, self.layers, toggles, ui.HBox([self.words, self.images]), self.weights]
         self.watch(self.steps, self.signs, self.phases, self.canonical)
         self.observe(lambda moved: self._begin(), "scene")
         self.scene = Scene(inr, model, **known)
@@ -882,7 +886,7 @@ class PermuteBench(Panel):
         swap = ui.Button(description="swap", icon="exchange", tooltip=f"let the two neurons of hidden layer {l} change places", layout=narrow)
         shuffle.on_click(lambda button: self.shuffle(l))
         swap.on_click(lambda button: self.swap(l, a.value, b.value))
-        return ui.VBox([ui.HTML(f"hidden layer {l}"), ui.HBox([shuffle, a, b, swap], layout=ui.Layout(flex_flow="row wrap"))])
+        return ui.HBox([ui.HTML(f"hidden layer {l}:&nbsp;"), shuffle, a, b, swap], layout=ui.Layout(margin="0 2em 0 0"))
 
     @property
     def perm(self) -> Permutation:
@@ -938,7 +942,7 @@ class PermuteBench(Panel):
                 ("image", image, f"{'the same image' if image < TOLERANCE else 'another image'} (64 × 64 points, values span −1 to 1)"),
                 ("logits of INRFormer", logits, "the same answer" if logits < TOLERANCE * 100 else "<b>the answer moves</b>")]
         cells = "".join(f"<tr><td>{name}</td><td style='text-align:right; padding:0 1em'><b>{number(value)}</b></td><td>{text}</td></tr>" for name, value, text in rows)
-        return f"<table><tr><td></td><td style='padding:0 1em'>largest difference</td><td>(float64)</td></tr>{cells}</table>{self._moral(logits < TOLERANCE * 100)}"
+        return f"<table><tr><td></td><td style='padding:0 1em'>largest<br>difference</td><td>float64</td></tr>{cells}</table>{self._moral(logits < TOLERANCE * 100)}"
 
     def _moral(self, same: bool) -> str:
         sines, canonical = self.signs.value or self.phases.value, self.canonical.value
@@ -1102,7 +1106,7 @@ class CropBench(Panel):
         self.column = ui.FloatSlider(0.1, min=-0.6, max=0.6, description="centre, column", **slider)
         self.side = ui.FloatSlider(0.6, min=0.4, max=1.0, description="side (1 is the image)", **slider)
         self.images, self.logits = Chart(arrows=True), Chart()
-        super().__init__([ui.HBox([self.row, self.column, self.side], layout=ui.Layout(flex_flow="row wrap"))], [self.images, self.logits])
+        super().__init__([ui.HBox([self.row, self.column, self.side], layout=ROW)], [self.images, self.logits])
         self.images.observe(self._press, "pressed")
         self.watch(self.row, self.column, self.side)
         self.observe(lambda moved: self.refresh(), "scene")
@@ -1144,3 +1148,34 @@ def examples() -> dict[str, go.Figure]:
         fig_accuracy=fig_accuracy(list(accuracies(model, scene.flat, scene.test, steps)), classes=len(scene.classes), last=len(steps) - 1),
         fig_attention=fig_attention(attention(model, inr), inr.spec, 1, 3), fig_crop=fig_crop(inr, hint, *crops(model, inr, hint)[:2]),
     )
+
+
+def write_figures(folder: Path, width: int = 860) -> list[Path]:
+    "Write every example as `<name>.png`, `width` points wide and in 256 colours, with kaleido. Raises RuntimeError, saying what is missing, where there is no browser to draw with."
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = examples()
+    paths, temporary = ([folder / form.format(name) for name in figures] for form in ("{}.png", ".{}.tmp.png"))
+    try:
+        write_images(list(figures.values()), temporary, width=width, height=[figure.layout.height for figure in figures.values()], scale=1.5)
+    except (RuntimeError, ValueError) as error:
+        needed = "static figures are drawn by kaleido in a Chromium: pip install kaleido, and install chromium or set BROWSER_PATH to one"
+        raise RuntimeError(f"{needed} ({str(error).strip().splitlines()[0]})") from error
+    for drawn, path in zip(temporary, paths):
+        Image.open(drawn).quantize(256, method=Image.Quantize.FASTOCTREE).save(drawn)
+        drawn.replace(path)
+    return paths
+
+
+def main(arguments: list[str] | None = None) -> None:
+    "`python -m inrformer.widgets` writes the figures of the README and the site."
+    parser = argparse.ArgumentParser(prog="python -m inrformer.widgets", description="Write an example of every figure as PNG.")
+    parser.add_argument("--out", type=Path, default=project_root() / "figures", help="folder to write to (default: figures)")
+    try:
+        written = write_figures(parser.parse_args(arguments).out)
+    except RuntimeError as error:
+        raise SystemExit(f"make figures: {error}") from error
+    sys.stdout.write("\n".join(path.name for path in written) + "\n")
+
+# %% ../nbs/09_widgets.ipynb #84ecd92f
+if __name__ == "__main__" and "__file__" in globals():
+    main()

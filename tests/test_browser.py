@@ -1,0 +1,208 @@
+"The workbench as a person meets it: JupyterLab and Voila in a real browser."
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+PATIENCE = 180  # seconds; a busy machine is slow, and nothing here measures speed
+TOLERANCE = 1e-10
+BROKEN = {"neuron-index embedding": "nodes", "per-entry statistics": "weight embedding", "attention masks a neuron": "block 2: attention", "untied permutation": "image"}
+# anywidget gives a widget two seconds to start and a busy page may need more: Chart is built not to mind. Voila's page looks for fonts
+# on the internet, and complains of JupyterLab extensions that it cannot use.
+HARMLESS = re.compile(r"\[anywidget\] Failed to initialize model|net::ERR_|Failed to load resource|The getter for the shared module is not a function")
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def settings(home: Path) -> None:
+    "JupyterLab without its news, and with every cell in the page, seen or not."
+    for name, text in {"apputils-extension/notification": '{"fetchNews": "false"}', "notebook-extension/tracker": '{"windowingMode": "none"}'}.items():
+        path = home / ".jupyter/lab/user-settings/@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def serve(command: list[str], port: int, home: Path) -> Iterator[Path]:
+    "Run a server until the test is over; gives the file it writes to."
+    log = home / "server.log"
+    env = os.environ | dict(HOME=str(home), PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    with log.open("w") as out:
+        server = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + PATIENCE
+        while not answers(port):
+            assert server.poll() is None and time.monotonic() < end, f"the server does not answer:\n{log.read_text()}"
+            time.sleep(0.3)
+        yield log
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/login", timeout=5)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, a dev extra")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"needs a browser: none of {names} is on PATH")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    "A page of 1280 by 900 pixels, with every error of its console in `page.errors`."
+    page = chromium.new_page(viewport=dict(width=1280, height=900))
+    page.set_default_timeout(1000 * PATIENCE)
+    page.errors = []
+    page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def lab(port, tmp_path):
+    settings(tmp_path)
+    token = secrets.token_hex(16)
+    command = [str(BIN / "jupyter-lab"), "--no-browser", "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}", "--ServerApp.allow_root=True"]
+    for log in serve([*command, f"--ServerApp.root_dir={ROOT}", "--FileContentsManager.delete_to_trash=False"], port, tmp_path):
+        yield f"http://127.0.0.1:{port}/lab/tree/nbs/workbench.ipynb?reset&token={token}", log
+
+
+@pytest.fixture
+def voila(port, tmp_path):
+    token = secrets.token_hex(16)
+    command = [str(BIN / "voila"), "nbs/workbench.ipynb", "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", f"--token={token}"]
+    for log in serve(command, port, tmp_path):
+        yield f"http://127.0.0.1:{port}/?token={token}", log
+
+
+def chart(page, alt: str):
+    "The chart whose description begins so."
+    return page.locator(f'.js-plotly-plot[aria-label^="{alt}"]').first
+
+
+def bars(page) -> dict[str, float]:
+    "The errors that the bars of panel 3 show."
+    return chart(page, "Relative error").evaluate("chart => Object.fromEntries(chart.data[0].y.map((name, k) => [name, chart.data[0].x[k]]))")
+
+
+def wait_for(page, text: str) -> None:
+    page.locator('[role="status"]', has_text=text).first.wait_for()
+
+
+def run_all(page) -> None:
+    "Run every cell, again if the kernel was not listening yet, and wait for the end."
+    page.locator("text=/\\| Idle/").wait_for()
+    for _ in range(3):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_timeout(5000)
+        if page.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]")).count():
+            break
+    wait_for(page, "neuron 0 of hidden layer 1")
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 12")
+    page.wait_for_function("[...document.querySelectorAll('.jp-InputPrompt')].every(prompt => !prompt.innerText.includes('*'))")
+
+
+def move_slider(page, panel: str, presses: int) -> None:
+    "Press the right arrow on the slider of a panel."
+    handle = page.locator(".widget-hslider", has_text=panel).first.locator(".noUi-handle")
+    handle.scroll_into_view_if_needed()
+    handle.focus()
+    for _ in range(presses):
+        page.keyboard.press("ArrowRight")
+
+
+def uncaught(page, log: Path) -> list[str]:
+    "Errors of the page and tracebacks of kernel and server."
+    found = [error for error in page.errors if not HARMLESS.search(error)]
+    return found + [line for line in log.read_text().splitlines() if "Traceback" in line]
+
+
+def test_workbench_in_jupyterlab(page, lab):
+    url, log = lab
+    page.goto(url)
+    page.locator(".jp-Notebook").wait_for()
+    run_all(page)
+    drawn = "chart => [...chart.querySelectorAll('.heatmaplayer image')].map(image => image.getAttribute('href') ?? image.getAttribute('xlink:href')).join()"
+    weights = chart(page, "Weights and biases of before and after")
+    still = weights.evaluate(drawn)
+
+    move_slider(page, "transpositions", 12)
+    wait_for(page, "12 transpositions")
+    wait_for(page, "Equivariant")
+    page.wait_for_function("label => label.getAttribute('aria-label').includes('e-1')", arg=chart(page, "An INR's image before and after").element_handle())
+    assert still and weights.evaluate(drawn) != still, "the weights did not move"
+    difference = float(re.search(r"at most (\S+)", chart(page, "An INR's image before and after").get_attribute("aria-label"))[1])
+    assert 0 < difference < TOLERANCE
+    errors = bars(page)
+    assert len(errors) == 10 and max(errors.values()) < TOLERANCE, errors
+
+    for name, stage in BROKEN.items():
+        page.get_by_role("button", name=name).click()
+        wait_for(page, f"Broken first at: {stage}")
+        page.wait_for_function("([chart, stage]) => chart.data[0].x[chart.data[0].y.indexOf(stage)] > 1e-10", arg=[chart(page, "Relative error").element_handle(), stage])
+        errors = bars(page)
+        assert all(error < TOLERANCE for error in list(errors.values())[: list(errors).index(stage)]), errors
+
+    crop = chart(page, "A crop of an image")
+    outline = "chart => chart.layout.shapes[0].y0"
+    top = crop.evaluate(outline)
+    crop.scroll_into_view_if_needed()
+    crop.focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("([chart, top]) => chart.layout.shapes[0].y0 > top + 1", arg=[crop.element_handle(), top])
+    assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
+    assert not uncaught(page, log)
+
+
+def test_workbench_in_voila(page, voila):
+    url, log = voila
+    port = url.split(":")[2].split("/")[0]
+    page.goto(f"http://127.0.0.1:{port}/")
+    assert "/login" in page.url, "the app opens without its token"
+    page.goto(url)
+    wait_for(page, "neuron 0 of hidden layer 1")
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 12")
+    move_slider(page, "transpositions", 3)
+    wait_for(page, "3 transpositions")
+    wait_for(page, "Equivariant")
+    assert max(bars(page).values()) < TOLERANCE
+    page.get_by_role("button", name="untied permutation").click()
+    wait_for(page, "Broken first at: image")
+    assert not page.locator("text=Traceback").count() and not uncaught(page, log)

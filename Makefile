@@ -72,8 +72,10 @@ docs: readme  ## render the site into _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "The site is rendered by Quarto, which is not on PATH: see https://quarto.org/docs/get-started"; exit 1; }
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_docs
 	@# what pages show or link to above nbs/, and the source that nbdev links to, goes along
-	mkdir -p _docs/inrformer && cp inrformer/*.py _docs/inrformer && cp -R figures LICENSE CITATION.cff CONTRIBUTING.md _docs
-	sed -i.bak -e 's#="\.\./#="#g' -e 's#="\(\./\|/\)blob/main/#="#g' _docs/*.html && rm _docs/*.bak
+	tar c --exclude __pycache__ --exclude demo inrformer figures LICENSE CITATION.cff CONTRIBUTING.md | tar x -C _docs
+	sed -i.bak -e 's#="\.\./#="#g' -e 's#="\(\./\|/\)blob/main/#="#g' _docs/*.html
+	sed -i.bak -e 's#="\.\./\.\./#="../#g' -e 's#="\(\.\./\|/\)blob/main/#="../#g' _docs/*/*.html
+	find _docs -name '*.bak' -delete
 	@echo "The site: _docs/index.html"
 
 hooks: $(READY)  ## once per clone: nbdev's git and Jupyter hooks

@@ -17,7 +17,7 @@ from test_repo import BIN, CHAPTERS, NOTEBOOKS, ROOT, check, run, tracked, tree 
 
 from inrformer.experiments import EXPERIMENTS, effects, experiment, identity, parse_fields, parser, records, resolve, run_id
 
-PAGES = {p.name: nbformat.read(p, 4) for p in NOTEBOOKS if p.parent == ROOT / "nbs"}
+PAGES = {p.relative_to(ROOT / "nbs").as_posix(): nbformat.read(p, 4) for p in NOTEBOOKS}
 SITE = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]
 
 
@@ -59,11 +59,14 @@ def test_the_sidebar_has_every_page():
 # Quarto names a page without its number, links pages by those names, and takes a leading / for the site's own folder
 QUARTO = r"""#!/bin/sh
 set -e
-{convert} *.ipynb
+for folder in . */; do
+  if ls "$folder"/*.ipynb >/dev/null 2>&1; then {convert} --output-dir "_docs/$folder" "$folder"/*.ipynb; fi
+done
 cd _docs
 for page in [0-9]*.html; do mv "$page" "${{page#*_}}"; done
 sed -i.bak -e 's/[0-9][0-9]_\([a-z]*\)\.ipynb/\1.html/g' -e 's/\.ipynb/.html/g' -e 's#="/#="./#g' *.html
-rm *.bak
+sed -i.bak -e 's/[0-9][0-9]_\([a-z]*\)\.ipynb/\1.html/g' -e 's/\.ipynb/.html/g' -e 's#="/#="../#g' */*.html
+rm *.bak */*.bak
 """
 
 
@@ -78,7 +81,7 @@ def site(tmp_path_factory):
         (root / f).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / f, root / f, follow_symlinks=False)
     quarto = programs / "quarto"
-    quarto.write_text(QUARTO.format(convert=f'"{BIN}/jupyter-nbconvert" --log-level ERROR --to html --output-dir _docs'))
+    quarto.write_text(QUARTO.format(convert=f'"{BIN}/jupyter-nbconvert" --log-level ERROR --to html'))
     quarto.chmod(quarto.stat().st_mode | stat.S_IXUSR)
     check("make", "-s", "-o", ".venv/installed", "docs", f"BIN={BIN}", cwd=root, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}", PYTHONPATH=str(root))
     return root
@@ -94,7 +97,7 @@ def test_nbdev_processes_every_page(site):
 
 
 def test_links_of_the_rendered_site(site):
-    for page in (site / "_docs").glob("*.html"):
+    for page in (site / "_docs").rglob("*.html"):
         for link in re.findall(r'(?:href|src)="([^"#:]+)(?:#[^"]*)?"', page.read_text()):
             target = (page.parent / link).resolve()
             assert target.exists() and target.is_relative_to(site / "_docs"), f"{page.name} links to {link}"
@@ -157,8 +160,9 @@ def test_links_lead_somewhere(name):
         if re.match(r"https?:", link):
             continue
         target, _, anchor = link.partition("#")
-        assert not target or (ROOT / "nbs" / target).exists(), f"{name} links to {link}"
-        page = target or name
+        place = ROOT / "nbs" / (Path(name).parent / target if target else name)
+        assert place.exists(), f"{name} links to {link}"
+        page = os.path.relpath(place, ROOT / "nbs")
         assert not anchor or page in PAGES and anchor in anchors(page), f"{name}: no heading {anchor} in {page}"
 
 

@@ -6,10 +6,10 @@
 __all__ = ['PROTOCOLS', 'DEFAULTS', 'TABLE3', 'STEPS', 'PRESET', 'CHOICES', 'EXPERIMENTS', 'DEMO', 'Protocol', 'RunConfig',
            'resolve', 'protocol_of', 'hidden_widths', 'run_id', 'identity', 'config_from', 'project_root',
            'environment', 'Run', 'dataset_for', 'model_for', 'build_model', 'run', 'images_digest', 'accuracy',
-           'summarize', 'protocol_kept', 'flat_classifier', 'records_folder', 'record_of', 'write_record', 'records',
-           'find_record', 'table', 'grid', 'row_name', 'runs_of', 'results', 'effects', 'sweep', 'recorded', 'attempts',
-           'attempt', 'parse_fields', 'experiment', 'last_run', 'parser', 'main', 'sweep_and_show', 'Demo', 'pack_demo',
-           'load_demo']
+           'summarize', 'protocol_kept', 'flat_classifier', 'as_linear', 'records_folder', 'record_of', 'write_record',
+           'records', 'find_record', 'table', 'grid', 'row_name', 'runs_of', 'results', 'effects', 'sweep', 'recorded',
+           'attempts', 'attempt', 'parse_fields', 'experiment', 'last_run', 'parser', 'main', 'sweep_and_show', 'Demo',
+           'pack_demo', 'load_demo']
 
 # %% ../nbs/08_experiments.ipynb #d27eac09
 import argparse
@@ -32,6 +32,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
@@ -39,6 +40,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 from tqdm import tqdm
 
 from . import __version__
@@ -64,16 +66,17 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "digits": Protocol(
         fixed=dict(n_train=1437, n_test=360, hidden="12-12", omega=8.0), inits=("shared",), psnr=28.0,
-        chosen=dict(fit_steps=62, fit_lr=5e-3, epochs=42, lr=2e-3, pool="mean", features=128, query=16, head_scale=3.0, weight_noise=0.1),
+        chosen=dict(fit_steps=62, fit_lr=5e-3, epochs=36, lr=2e-3, pool="mean", features=256, query=16, head_scale=3.0, weight_noise=0.1, max_frequency=3.0),
     ),
     "mnist-small": Protocol(
         fixed=dict(n_train=6000, n_test=1000), inits=("shared", "independent"), psnr=20.0,
-        chosen=dict(hidden="16-16", omega=12.0, bias_init="zero", fit_steps=100, fit_lr=3e-3, epochs=80, lr=2e-3, hint=64, augment="shift",
-                    weight_noise=0.03, head_bias="fan_in", canonical=True, pool="mean", features=128, query=16, max_frequency=2.0),
+        chosen=dict(hidden="16-16", omega=8.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, epochs=48, lr=2e-3, hint=64, augment="shift",
+                    weight_noise=0.12, head_bias="fan_in", canonical=True, pool="mean", features=128, query=16, max_frequency=2.0),
     ),
     "cifar10-small": Protocol(
         fixed=dict(n_train=6000, n_test=1000, hidden="32-32", inits=10), inits=("pool",), psnr=25.0,
-        chosen=dict(omega=30.0, fit_steps=150, fit_lr=3e-3, epochs=20, hint=256, augment="mirror"),
+        chosen=dict(omega=10.0, bias_init="zero", fit_steps=70, fit_lr=5e-3, epochs=20, lr=2e-3, hint=256, augment="mirror", weight_noise=0.1,
+                    head_bias="fan_in", canonical=True, pool="mean", features=64, query=16, max_frequency=2.0),
     ),
     "cifar10-full": Protocol(
         fixed=dict(n_train=50000, n_test=10000, hidden="32-32", omega=30.0, inits=10, copies=1), inits=("pool", "shared", "independent"), psnr=25.0,
@@ -343,7 +346,7 @@ def run(
     experiment: str | None = None,  # folder under `out`; the protocol's name unless given
     out: Path | None = None,  # where runs live; `runs` in the project unless given
     progress: bool = False,  # show progress bars
-    stop: Callable[[], bool] = lambda: False,  # asked after every epoch: stop here, to be resumed later?
+    stop: Callable[[], bool] = lambda: False,  # asked after every epoch, of which there is at least one: stop here, to be resumed later?
 ) -> Run:
     """Fit, train, measure and write one run; resume it where it stopped, and skip it when it is done.
 
@@ -432,6 +435,23 @@ def flat_classifier(training: Split) -> Pipeline:
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     return classifier.fit(training.inr.flat().numpy(), training.labels.numpy())
 
+
+def as_linear(
+    classifier: Pipeline,  # what `flat_classifier` fitted
+    classes: int,  # number of labels
+) -> nn.Linear:
+    "The same classifier as one linear map from flat weights to logits, in float64. A class that training never showed gets a logit of -1e9."
+    scaler, logistic = (step for _, step in classifier.steps)
+    weight, bias = logistic.coef_, logistic.intercept_
+    if len(weight) == 1:
+        weight, bias = (np.concatenate([0 * t, t]) for t in (weight, bias))
+    linear = nn.Linear(weight.shape[1], classes, dtype=torch.float64).requires_grad_(False)
+    linear.weight.zero_()
+    linear.bias.fill_(-1e9)
+    linear.weight[logistic.classes_] = torch.from_numpy(weight / scaler.scale_)
+    linear.bias[logistic.classes_] = torch.from_numpy(bias - (weight / scaler.scale_) @ scaler.mean_)
+    return linear
+
 # %% ../nbs/08_experiments.ipynb #d8d52de4
 def records_folder() -> Path:
     return project_root() / "figures" / "records"
@@ -515,7 +535,7 @@ CHOICES: list[dict[str, Any]] = [
 EXPERIMENTS: dict[str, list[RunConfig]] = {
     "digits": [RunConfig(seed=s) for s in range(3)] + [RunConfig(model="paper", seed=s) for s in range(3)],
     "mnist-small": [RunConfig(dataset="mnist", init="shared", seed=s) for s in range(3)]
-    + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=24, seed=s) for s in range(3)],
+    + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=16, seed=s) for s in range(3)],
     "cifar10-small": [RunConfig(dataset="cifar10")],
     "table3": [
         *grid(TABLE3, 5, protocol="digits", hint=256, query=64),
@@ -582,7 +602,7 @@ def sweep(
     *,
     out: Path | None = None,  # where runs live; `runs` in the project unless given
     folder: Path | None = None,  # where records are written; `figures/records` in the project unless given
-    budget: float | None = None,  # minutes after which to stop, at the end of an epoch
+    budget: float | None = None,  # minutes after which to begin no run, and to stop at the end of an epoch
     jobs: int = 1,  # runs at a time, each in a process of its own when there are several
     progress: bool = False,
 ) -> list[dict[str, Any]]:
@@ -718,13 +738,15 @@ class Demo:
 
     model: INRFormer  # trained on shared-init digits, in evaluation mode
     test: Split  # the INRs it was tested on
+    flat: nn.Linear  # logistic regression on the flat weights of the training INRs, as one map to logits, float64
     record: dict[str, Any]  # of the run that made it
 
 
 def pack_demo(this: Run, folder: Path = DEMO) -> None:
-    "Write a finished run's model, test INRs and record as safetensors and JSON."
+    "Write a finished run's model, test INRs, linear classifier and record as safetensors and JSON."
     folder.mkdir(parents=True, exist_ok=True)
-    test = this.dataset.split("test")
+    training, test = this.dataset.split("train"), this.dataset.split("test")
+    save_model(as_linear(flat_classifier(training), 10), str(folder / "flat.safetensors"))
     save_model(this.model, str(folder / "model.safetensors"))
     save_inr(test.inr, folder / "inrs.safetensors")
     save_file(dict(labels=test.labels, ids=test.ids, psnr=test.psnr, init_seeds=test.init_seeds), folder / "labels.safetensors")
@@ -732,14 +754,16 @@ def pack_demo(this: Run, folder: Path = DEMO) -> None:
 
 
 def load_demo(folder: Path = DEMO) -> Demo:
-    "The trained model, its test INRs and its record. Raises FileNotFoundError when the package was built without them."
+    "The trained model, its test INRs, the linear classifier and its record. Raises FileNotFoundError when the package was built without them."
     if not (folder / "record.json").exists():
         raise FileNotFoundError(f"no demo in {folder}; `make demo` makes it")
     record = json.loads((folder / "record.json").read_text())
     test = Split(inr=load_inr(folder / "inrs.safetensors"), **load_file(folder / "labels.safetensors"))
     model = build_model(RunConfig(**record["config"]), test.inr.spec, 10)
     load_model(model, str(folder / "model.safetensors"))
-    return Demo(model.eval(), test, record)
+    flat = nn.Linear(test.inr.spec.n_params, 10, dtype=torch.float64).requires_grad_(False)
+    load_model(flat, str(folder / "flat.safetensors"))
+    return Demo(model.eval(), test, flat, record)
 
 # %% ../nbs/08_experiments.ipynb #ea64fac8
 if __name__ == "__main__" and "__file__" in globals():

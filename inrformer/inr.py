@@ -131,8 +131,10 @@ class INR:
         omega, z = self.spec.omega, coords.mT.expand(len(self), *coords.mT.shape[-2:])
         with torch.autocast(self.device.type, enabled=False):
             for w, b in zip(self.weights[:-1], self.biases[:-1]):
-                z = torch.baddbmm(b[:, :, None], w, z, beta=omega, alpha=omega).sin()
-            return torch.baddbmm(self.biases[-1][:, :, None], self.weights[-1], z).mT + self.spec.offset
+                z = torch.baddbmm(omega * b[:, :, None], omega * w, z).sin()
+            w, b = self.weights[-1], self.biases[-1] + self.spec.offset
+            values = (w.mT * z).sum(dim=1, keepdim=True) if w.shape[1] == 1 else w @ z
+            return (values + b[:, :, None]).mT
 
     def __len__(self) -> int:
         return len(self.weights[0])

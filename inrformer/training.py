@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['draw_hints', 'losses', 'batches', 'Workers', 'keep_memory', 'schedule', 'write_json', 'write_lines',
            'save_checkpoint', 'load_checkpoint', 'resolve_precision', 'make_accelerator', 'is_distributed', 'is_main',
-           'agreed', 'train']
+           'agreed', 'train', 'make_optimizer']
 
 # %% ../nbs/07_training.ipynb #42168ce1
 import ctypes
@@ -137,8 +137,9 @@ class Workers:
 def keep_memory() -> None:
     "Ask glibc, where there is one, to keep freed memory: otherwise every step gives its large tensors back and faults them in again."
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
         libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(top_pad, 2**26)  # otherwise the heaps of threads are still unmapped as soon as they are empty
         libc.mallopt(mmap_threshold, 2**30)
 
 # %% ../nbs/07_training.ipynb #bf0405e5
@@ -253,7 +254,7 @@ def train(
     evaluate: Callable[[INRFormer], dict[str, float]],  # what to measure after each epoch
     config: dict[str, Any],  # what the run is; a checkpoint of another one is refused
     progress: bool = False,
-    stop: Callable[[], bool] = lambda: False,  # asked after every epoch: stop here, to be resumed later?
+    stop: Callable[[], bool] = lambda: False,  # asked after every epoch, of which there is at least one: stop here, to be resumed later?
 ) -> dict[str, Any]:
     """Train `model` in place and return the state: epoch, seconds, and one history entry per epoch.
 
@@ -262,38 +263,55 @@ def train(
     the loss is no longer finite; the last checkpoint stays.
     """
     device, main = workers.accelerator.device, workers.accelerator.is_main_process
-    model.to(device).train()
     data = data.to(device)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [dict(params=decayed, weight_decay=weight_decay), dict(params=plain, weight_decay=0.0)]
-    optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
-    per_epoch = max(1, len(data) // batch_size)
-    points = model.build.whole.cpu() if model.show_crop is not None else None
-    draws = dict(batch_size=batch_size, augmentation=augmentation, noise=noise, scale=Statistics.of(data.inr).scale.to(device), points=points, seed=seed)
+    optimizer = make_optimizer(model.to(device).train(), lr=lr, weight_decay=weight_decay)
     state = load_checkpoint(folder, model, optimizer, config) or dict(epoch=0, seconds=0.0, history=[], config=config)
+    draws = dict(
+        batch_size=batch_size, augmentation=augmentation, noise=noise, scale=Statistics.of(data.inr).scale.to(device), seed=seed,
+        points=None if model.show_crop is None else model.build.whole.cpu(),
+    )
+    per_epoch = max(1, len(data) // batch_size)
+    rates = [lr * schedule(k, epochs * per_epoch) for k in range(epochs * per_epoch)]
     if main:
         write_lines(folder / "metrics.jsonl", state["history"])
-    bar = tqdm(total=epochs * per_epoch, initial=state["epoch"] * per_epoch, desc="training", unit="step", disable=not (progress and main))
-    while state["epoch"] < epochs and not agreed(stop()):
-        started, epoch, total = time.perf_counter(), state["epoch"], torch.zeros(2, device=device)
-        for k, batch in enumerate(batches(data, **draws, epoch=epoch)):
-            rate = lr * schedule(epoch * per_epoch + k, epochs * per_epoch)
-            total += _step(model, optimizer, workers, batch, rate)
-            bar.update()
-        entropy, crop = (total / per_epoch).tolist()
-        if not (math.isfinite(entropy + crop) and all(p.isfinite().all() for p in model.parameters())):
-            raise FloatingPointError(f"the loss is no longer finite in epoch {epoch + 1}: use a smaller learning rate than {lr}")
+    bar = tqdm(total=len(rates), initial=state["epoch"] * per_epoch, desc="training", unit="step", disable=not (progress and main))
+    while state["epoch"] < epochs:
+        started, first = time.perf_counter(), state["epoch"] * per_epoch
+        passed = _epoch(model, optimizer, workers, batches(data, **draws, epoch=state["epoch"]), rates[first : first + per_epoch], bar)
         measured = evaluate(model)
         state["epoch"] += 1
         state["seconds"] += time.perf_counter() - started
-        state["history"].append(dict(epoch=state["epoch"], cross_entropy=entropy, crop_error=crop, lr=rate, **measured))
-        bar.set_postfix({"loss": f"{entropy:.3f}", **{k: f"{v:.3f}" for k, v in measured.items()}})
+        state["history"].append(dict(epoch=state["epoch"], **passed, **measured))
+        bar.set_postfix({"loss": f"{passed['cross_entropy']:.3f}", **{k: f"{v:.3f}" for k, v in measured.items()}})
         if main:
             save_checkpoint(folder, model, optimizer, state)
             write_lines(folder / "metrics.jsonl", state["history"])
+        if agreed(stop()):
+            break
     bar.close()
     return state
+
+
+def make_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    "AdamW that decays matrices, not vectors."
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [dict(params=decayed, weight_decay=weight_decay), dict(params=plain, weight_decay=0.0)]
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
+
+
+def _epoch(
+    model: INRFormer, optimizer: torch.optim.Optimizer, workers: Workers, drawn: Iterator[tuple], rates: list[float], bar: tqdm
+) -> dict[str, float]:
+    "One pass over the data: the mean losses and the last rate."
+    total = torch.zeros(2, device=workers.accelerator.device)
+    for batch, rate in zip(drawn, rates, strict=True):
+        total += _step(model, optimizer, workers, batch, rate)
+        bar.update()
+    entropy, crop = (total / len(rates)).tolist()
+    if not (math.isfinite(entropy + crop) and all(p.isfinite().all() for p in model.parameters())):
+        raise FloatingPointError(f"the loss is no longer finite at a learning rate of {max(rates):.3g}: use a smaller learning rate")
+    return dict(cross_entropy=entropy, crop_error=crop, lr=rates[-1])
 
 
 def _step(model: INRFormer, optimizer: torch.optim.Optimizer, workers: Workers, batch: tuple, rate: float) -> Float[Tensor, "2"]:

@@ -19,7 +19,8 @@
 # # How fast fitting is
 #
 # > `fit` beside the loop that everybody writes, in one process on one thread; where its time goes; how near the hardware's limit it is; and the best that time can buy.
-#
+
+# %% [markdown]
 # `papermill nbs/benchmarks/fitting.ipynb runs/fitting.ipynb -p repeats 31 -p record true` measures again and keeps the record.
 
 # %%

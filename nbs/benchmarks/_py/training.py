@@ -19,7 +19,8 @@
 # # Training step: speed
 #
 # > What one training step costs, against plain references, against the hardware, and as INRs and models grow.
-#
+
+# %% [markdown]
 # Run it with papermill, `papermill nbs/benchmarks/training.ipynb runs/benchmarks-training.ipynb`; it writes its record into `figures/records/benchmarks-training.jsonl`.
 #
 # **What is timed.** A *step* is the forward pass of `inrformer.training.losses` (cross-entropy and crop error) and the backward pass that gives the gradient of every parameter.
@@ -247,6 +248,7 @@ few = init_siren(small.spec, 3).to(torch.float64)
 for options in (dict(edges=True), dict(attention=True)):
     assert (with_references(small, **options)(few).logits - small(few).logits).abs().max() < 1e-12
 
+
 # %% [markdown]
 # Whole steps of `tiny`, on INRs of the chosen widths and on deeper ones, where windows save more.
 
@@ -437,6 +439,7 @@ if compiled:
     compiling = ratios(compare(rivals), "eager").assign(**{"seconds to compile": [0.0, compile_seconds]})
     saved = (compiling.loc["eager", "median ms"] - compiling.loc["compiled", "median ms"]) / 1e3
     display(compiling.round(2), f"pays after {compile_seconds / saved:,.0f} steps" if saved > 0 else "does not pay")
+
 
 # %% [markdown]
 # ## The record

@@ -212,6 +212,7 @@ def test_the_benchmark_runs_and_keeps_its_record(tmp_path):
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
 
 
-def test_the_benchmark_refuses_an_unknown_parameter(tmp_path):
-    done = papermill(tmp_path, "-p", "repeat", 3)
-    assert done.returncode != 0 and "unexpected keyword argument 'repeat'" in done.stderr
+@pytest.mark.parametrize("name, value, message", [("repeat", 3, "unexpected keyword argument 'repeat'"), ("record", "yes", "record must be of type bool, not 'yes'")])
+def test_the_benchmark_refuses_what_it_does_not_know(name, value, message, tmp_path):
+    done = papermill(tmp_path, "-p", name, value)
+    assert done.returncode != 0 and message in done.stderr

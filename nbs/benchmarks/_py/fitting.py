@@ -21,7 +21,7 @@
 # > `fit` beside the loop that everybody writes, in one process on one thread; where its time goes; how near the hardware's limit it is; and the best that time can buy.
 
 # %% [markdown]
-# `papermill nbs/benchmarks/fitting.ipynb runs/fitting.ipynb -p repeats 31 -p record true` measures again and keeps the record.
+# `papermill nbs/benchmarks/fitting.ipynb runs/fitting.ipynb -p repeats 31 -p record True` measures again and keeps the record.
 
 # %%
 from dataclasses import asdict, dataclass, fields
@@ -38,6 +38,11 @@ class Settings:
     front_steps: int
     compiler: bool
     record: bool
+
+    def __post_init__(self):
+        for field in fields(self):
+            if not isinstance(value := getattr(self, field.name), (int, float) if field.type is float else field.type):
+                raise TypeError(f"{field.name} must be of type {field.type.__name__}, not {value!r}")
 
 
 names_before = set(globals()) - {field.name for field in fields(Settings)}

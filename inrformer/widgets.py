@@ -216,7 +216,7 @@ def fig_network(
         x, y = (axis[chosen[1]] for axis in _places(spec.widths)[chosen[0]])
         traces.append(dict(type="scatter", x=[x], y=[y], mode="markers", marker=dict(size=28, symbol="circle-open", color=GREEN, line=dict(width=3)), hoverinfo="skip", showlegend=False))
     alt = f"An INR of widths {spec.widths} as a layered graph. Orange lines are positive weights, blue ones negative; strong lines are large weights."
-    plot = _Plot(traces, x=dict(visible=False, range=[-0.35, spec.depth + 0.35]), y=dict(visible=False))
+    plot = _Plot(traces, x=dict(visible=False, range=[-0.45, spec.depth + 0.4]), y=dict(visible=False))
     return _figure([plot], alt, 340, annotations=notes, margin=dict(l=5, r=5, t=40, b=5))
 
 # %% ../nbs/09_widgets.ipynb #7ccf8e4e
@@ -232,7 +232,7 @@ def fig_weights(
 ) -> go.Figure:
     "Weights and biases of every layer as heatmaps, one row per INR; colour is the share of the largest magnitude of that tensor in any of them."
     spec, names, plots = next(iter(inrs.values())).spec, list(inrs), []
-    columns, most = [max(i, 3) + 2.0 for _, i in spec.weight_shapes], max(spec.widths[1:])
+    columns, most = [max(i, 4) + 2.0 for _, i in spec.weight_shapes], max(spec.widths[1:])
     scales = [tuple(max(max(t.abs().max().item() for t in same), 1e-300) for same in zip(*layer)) for layer in zip(*(zip(x.weights, x.biases) for x in inrs.values()))]
     for name, inr in inrs.items():
         numbers = _numbers(spec, (orders or {}).get(name))
@@ -341,7 +341,7 @@ def fig_errors(errors: dict[str, float], *, tolerance: float = TOLERANCE) -> go.
     "A bar for each stage, on a log axis that starts at 1e-18, where an exact 0 is drawn; bars above the tolerance are hatched."
     names, values = list(errors), list(errors.values())
     broken = [not v <= tolerance for v in values]
-    marker = dict(color=[VERMILLION if bad else BLUE for bad in broken], pattern=dict(shape=["/" if bad else "" for bad in broken], solidity=0.3))
+    marker = dict(color=[VERMILLION if bad else BLUE for bad in broken], pattern=dict(shape=["/" if bad else "" for bad in broken], solidity=0.3, fillmode="overlay"))
     text = ["exactly 0" if v == 0 else "not a number" if not math.isfinite(v) else number(v) for v in values]
     lengths = [min(max(v, 1.5 * FLOOR), 1e2) for v in values]
     trace = dict(type="bar", y=names, x=lengths, orientation="h", marker=marker, text=text, textposition="outside", cliponaxis=False, hoverinfo="skip")
@@ -458,7 +458,7 @@ def fig_accuracy(
     ends = f" After {counts[-1]} transpositions: INRFormer {said[-1]:.3f}, logistic regression {flatly[-1]:.3f}." if points else ""
     x = dict(title=dict(text="transpositions of hidden neurons, each INR on its own walk", font=dict(size=12)), range=[-0.03 * last, 1.05 * last])
     y = dict(title=dict(text="test accuracy", font=dict(size=12)), range=[0, 1.1])
-    return _figure([_Plot(traces, x=x, y=y)], f"Test accuracy against the number of transpositions.{ends}", 320, shapes=shapes, annotations=notes)
+    return _figure([_Plot(traces, x=x, y=y)], f"Test accuracy against the number of transpositions.{ends}", 330, legend=dict(orientation="h", y=-0.28, yanchor="top", x=1, xanchor="right"), shapes=shapes, annotations=notes)
 
 # %% ../nbs/09_widgets.ipynb #b487dc95
 @lru_cache(maxsize=16)
@@ -494,7 +494,7 @@ def fig_attention(
              for k, (part, name, numbers) in enumerate(zip(parts, names, ([_numbers(spec, None)[l] for l in heard])))]
     colours = dict(cmin=0, cmax=rows.max().item(), colorscale="Cividis", colorbar=_bar("attention, rows sum to 1"))
     alt = f"Attention of neuron {place} of {_layer_names(spec)[layer]} over {', '.join(names)}."
-    return _figure(plots, alt, 100 + 22 * len(rows), columns=[float(max(n, 4)) for n in widths], gap=0.03, coloraxis=colours)
+    return _figure(plots, alt, 100 + 22 * len(rows), columns=[float(max(n, 5)) for n in widths], gap=0.03, coloraxis=colours)
 
 # %% ../nbs/09_widgets.ipynb #1e607cdd
 def hint_at(
@@ -549,7 +549,8 @@ class Scene:
     flat: nn.Linear | None = None  # flat weights to logits, float64
 
     def __post_init__(self):
-        object.__setattr__(self, "inr", self.inr[:1].map(Tensor.detach).to(torch.float64))
+        if (len(self.inr), self.inr.dtype) != (1, torch.float64):
+            object.__setattr__(self, "inr", self.inr[:1].map(Tensor.detach).to(torch.float64))
         object.__setattr__(self, "classes", self.classes or tuple(map(str, range(self.model.classify.out_features))))
 
 
@@ -774,8 +775,8 @@ class Picker(Panel):
         self._source: Source | None = None
         self.source = ui.Dropdown(options=list(self._openers), description="data set and model", style=WIDE)
         self.image = ui.IntSlider(0, 0, 1, description="test image", style=WIDE, layout=ui.Layout(width="360px"))
-        starts = [("as the model's own data", 0), *((f"fitted again, start {k}", k) for k in (1, 2, 3))]
-        self.start = ui.Dropdown(options=starts, description="init", style=WIDE)
+        starts = [("as in the model's data", 0), *((f"fitted again, start {k}", k) for k in (1, 2, 3))]
+        self.start = ui.Dropdown(options=starts, description="init (start of the fit)", style=WIDE)
         super().__init__([ui.HBox([self.source, self.image, self.start], layout=ROW)], [])
         self.source.observe(lambda moved: self.load(), "value")
         self.watch(self.image, self.start)
@@ -853,9 +854,10 @@ class PermuteBench(Panel):
 
     def __init__(self, inr: INR, model: INRFormer, **known: Any):
         self.steps = ui.IntSlider(0, 0, 1, description="transpositions", style=WIDE, layout=ui.Layout(width="98%"))
-        self.signs = ui.Checkbox(description="flip signs of sines", indent=False, layout=ui.Layout(width="auto"))
-        self.phases = ui.Checkbox(description="shift phases of sines", indent=False, layout=ui.Layout(width="auto"))
-        self.canonical = ui.Checkbox(description="canonicalize both", indent=False, layout=ui.Layout(width="auto"))
+        apart = ui.Layout(width="auto", margin="0 2em 0 0")
+        self.signs = ui.Checkbox(description="flip signs of sines", indent=False, layout=apart)
+        self.phases = ui.Checkbox(description="shift phases of sines", indent=False, layout=apart)
+        self.canonical = ui.Checkbox(description="canonicalize both", indent=False, layout=apart)
         self.clear = ui.Button(description="reset", icon="undo", tooltip="back to the identity", layout=ui.Layout(width="auto"))
         self.clear.on_click(lambda button: self.reset())
         self.layers = ui.HBox(layout=ROW)

@@ -204,7 +204,7 @@ def test_the_benchmark_runs_and_keeps_its_record(tmp_path):
     small = dict(n_images=2, steps=2, slice_steps=1, repeats=2, front_steps=8, record=True)
     done = papermill(tmp_path, *(word for name, value in small.items() for word in ("-p", name, value)))
     assert done.returncode == 0, done.stderr[-3000:]
-    (kept,) = map(json.loads, (tmp_path / "figures" / "records" / "benchmarks-fitting.jsonl").read_text().splitlines())
+    (kept,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "fitting.jsonl").read_text().splitlines())
     assert kept["config"]["dataset"] == "photo" and kept["config"]["chunk"] == 8 and {"run_id", "env"} <= kept.keys()
     assert {"nn.Module, one by one", "autograd, batched", "fit"} == kept["summary"]["side_by_side"].keys()
     assert abs(kept["summary"]["psnr_difference"]) < 0.01 and len(kept["summary"]["front"]) >= 1

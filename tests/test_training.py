@@ -177,6 +177,6 @@ def test_the_benchmark_runs_and_writes_its_record(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     cells = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code"]
     assert sum("image/png" in o.get("data", {}) for c in cells for o in c.outputs) == 5
-    record = json.loads((tmp_path / "figures" / "records" / "benchmarks-training.jsonl").read_text())
+    record = json.loads((tmp_path / "figures" / "benchmarks" / "training.jsonl").read_text())
     assert {row["index"] for row in record["splits"]} == {"demo", "tiny", "even", "base"}
     assert all(row["INRs/s"] > 0 and row["GFLOP per INR"] > 0 for row in record["splits"])

@@ -56,7 +56,7 @@ slice_steps: int = 10  # steps that are timed at once
 repeats: int = 15  # slices of each way, taking turns
 front_steps: int = 200  # full-image steps that the longest fits of the front amount to
 compiler: bool = False  # also time what torch.compile makes of a step; needs a C++ compiler
-record: bool = False  # write figures/records/benchmarks-fitting.jsonl
+record: bool = False  # write figures/benchmarks/fitting.jsonl
 
 # %%
 given = {k: v for k, v in globals().items() if k not in names_before and not k.startswith("_") and k != "names_before"}
@@ -79,7 +79,7 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from inrformer.data import load_images, source_name
-from inrformer.experiments import environment, write_record
+from inrformer.experiments import environment, project_root, write_record
 from inrformer.fitting import Adam, GridGradient, code_path, descend, init_from_seeds, init_seeds, pick_chunk, sincos
 from inrformer.inr import INR, INRSpec, grid, pixel_grid, psnr
 from inrformer.training import Workers, make_accelerator
@@ -396,5 +396,5 @@ summary = dict(
 env = environment(Workers(make_accelerator("cpu")))
 run_id = hashlib.sha256(json.dumps([config, env], sort_keys=True).encode()).hexdigest()[:12]
 if settings.record:
-    write_record(dict(run_id=run_id, config=config, env=env, summary=summary), "benchmarks-fitting")
+    write_record(dict(run_id=run_id, config=config, env=env, summary=summary), "fitting", project_root() / "figures" / "benchmarks")
 run_id, env

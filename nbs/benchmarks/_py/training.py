@@ -21,7 +21,7 @@
 # > What one training step costs, against plain references, against the hardware, and as INRs and models grow.
 
 # %% [markdown]
-# Run it with papermill, `papermill nbs/benchmarks/training.ipynb runs/benchmarks-training.ipynb`; it writes its record into `figures/records/benchmarks-training.jsonl`.
+# Run it with papermill, `papermill nbs/benchmarks/training.ipynb runs/benchmarks-training.ipynb`; it writes its record into `figures/benchmarks/training.jsonl`.
 #
 # **What is timed.** A *step* is the forward pass of `inrformer.training.losses` (cross-entropy and crop error) and the backward pass that gives the gradient of every parameter.
 # Data, labels and hints are on the device before the clock starts; the optimiser, augmentation and data loading are left out. On a CPU one thread works and the clock is that thread's CPU time,
@@ -77,7 +77,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from inrformer.experiments import environment, hidden_widths, write_record
+from inrformer.experiments import environment, hidden_widths, project_root, write_record
 from inrformer.inr import INRSpec, init_siren
 from inrformer.layers import EdgeStep, SlidingLayerAttention, windows
 from inrformer.model import MODELS, INRFormer
@@ -455,4 +455,4 @@ record = dict(
     references=rows(references), splits=rows(splits), roof=rows(roof.assign(peak=peak / 1e9, bandwidth=bandwidth / 1e9)),
     growth=rows(growth), exponents=rows(exponents), compiled=None if compiling is None else rows(compiling),
 )
-write_record(record, "benchmarks-training").name
+write_record(record, "training", project_root() / "figures" / "benchmarks").name

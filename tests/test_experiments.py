@@ -224,9 +224,9 @@ def test_the_command_for_a_bare_machine_is_killed_half_way_and_resumed(cache):
 
 
 def test_a_budget_stops_after_a_checkpoint_and_the_command_goes_on(cache, capsys, monkeypatch):
-    "With a clock that moves by a second whenever it is read: at the start, before the run, and before every epoch."
+    "With a clock that moves by a second whenever it is read: at the start, before the run, and after every epoch."
     words = ["table2", "--out", str(cache / "DIR"), "--set", *TINY, "epochs=9"]
-    for epochs in (3, 6):
+    for epochs in (4, 8):
         monkeypatch.setattr("inrformer.experiments.time", SimpleNamespace(time=itertools.count().__next__))
         main([*words, "--budget", str(4 / 60)])
         assert capsys.readouterr().out == "table2: 0 of 2 runs are done\n"

@@ -13,7 +13,7 @@ import nbclient
 import nbformat
 import pytest
 import yaml
-from test_repo import BIN, CHAPTERS, NOTEBOOKS, ROOT, check, run, tracked, tree  # noqa: F401
+from test_repo import BIN, NOTEBOOKS, ROOT, check, run, tracked, tree  # noqa: F401
 
 from inrformer.experiments import EXPERIMENTS, effects, experiment, identity, parse_fields, parser, records, resolve, run_id
 

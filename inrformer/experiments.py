@@ -531,7 +531,7 @@ CHOICES: list[dict[str, Any]] = [
 # %% ../nbs/08_experiments.ipynb #f777373a
 EXPERIMENTS: dict[str, list[RunConfig]] = {
     "digits": [RunConfig(seed=s) for s in range(3)] + [RunConfig(model="paper", seed=s) for s in range(3)],
-    "mnist-small": [RunConfig(dataset="mnist", init="shared", fit_steps=110, seed=s) for s in range(3)]
+    "mnist-small": [RunConfig(dataset="mnist", init="shared", fit_steps=110, epochs=64, seed=s) for s in range(3)]
     + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=16, seed=s) for s in range(3)],
     "cifar10-small": [RunConfig(dataset="cifar10")],
     "table3": [

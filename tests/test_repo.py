@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("**/*.ipynb"))
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").glob("**/*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 CHAPTERS = {p.stem[3:]: int(p.stem[:2]) for p in NOTEBOOKS if re.match(r"\d\d_", p.name)}
 # make tells its children about itself: a make started from a test must not hear it
 ENV = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}

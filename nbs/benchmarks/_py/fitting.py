@@ -277,6 +277,7 @@ f"PSNR {quality['fit'].mean():.2f} dB by fit, {difference:+.3f} dB against the l
 # Too few, and Python's overhead shows; too many, and the buffers leave the cache.
 
 # %%
+#| fig-alt: "Line plot: microseconds per INR and step against the number of INRs at once, 1 to 32; the dotted line marks the number that fit takes."
 counts = [1, 2, 4, 8, 16, 32]
 by_count = in_turns({n: slices(by_hand, n) for n in counts}, settings.repeats) / settings.slice_steps / counts * 1e6
 fig, ax = plt.subplots(figsize=(5, 2.6))
@@ -329,6 +330,7 @@ roof = {"operations (M)": operations / 1e6, "bytes (M)": moved / 1e6, "peak (GFL
 pd.Series(roof, name="fit").round(3).to_frame()
 
 # %%
+#| fig-alt: "Roofline: operations per second against operations per byte, the roofs of cache and memory, and a point for each way of fitting below them."
 fig, ax = plt.subplots(figsize=(6, 3.4))
 intensity = torch.logspace(-2, 3, 100)
 for rate, name in ((near_rate, "cache"), (far_rate, "memory")):
@@ -370,6 +372,7 @@ front = tried[tried["psnr"] > tried["psnr"].cummax().shift(fill_value=-math.inf)
 front.round(4)
 
 # %%
+#| fig-alt: "Scatter plot: mean PSNR against milliseconds per INR for every choice of start, stride, rate and steps; a line joins the best, a cross marks the loop."
 fig, ax = plt.subplots(figsize=(7, 4))
 sns.scatterplot(tried, x="ms", y="psnr", hue="stride", style="start", palette="viridis", ax=ax)
 ax.plot(front["ms"], front["psnr"], color="black", linewidth=1)

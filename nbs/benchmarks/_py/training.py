@@ -268,6 +268,7 @@ references = pd.concat(shapes, names=["hidden layers", "step"])
 references.round(2)
 
 # %%
+#| fig-alt: "Bars: milliseconds, operations and bytes kept of a step with concatenated edges, with attention of all pairs, and of the library, for two and five hidden layers."
 fig, axes = plt.subplots(1, 3, figsize=(12, 2.8))
 for ax, column in zip(axes, ("median ms", "GFLOP per INR", "MB kept per INR")):
     sns.barplot(references.reset_index(), x="hidden layers", y=column, hue="step", ax=ax, legend=ax is axes[2])
@@ -305,6 +306,7 @@ splits.round(2)
 # Beside them, steps of published methods on 2-32-32-3 INRs, measured with their authors' code on one CPU thread of the same kind of machine, forward and backward at batch 32, on another day.
 
 # %%
+#| fig-alt: "Scatter plot on two log axes: INRs per second against parameters, INRFormer's sizes beside published methods."
 published = pd.DataFrame([("DWSNets", 1.04e6, 81.0), ("NG-GNN", 0.09e6, 42.0), ("ScaleGMN", 0.40e6, 36.0), ("NFN_NP", 47.7e6, 12.0), ("NG-T", 0.39e6, 5.4)],
                          columns=["method", "parameters", "INRs/s"])
 fig, ax = plt.subplots(figsize=(6, 3.2))
@@ -343,6 +345,7 @@ roof["fraction of the roof"] = roof["GFLOP/s"] / roof["roof GFLOP/s"]
 roof.round(2)
 
 # %%
+#| fig-alt: "Roofline: operations per second against operations per byte moved, the roof and a point for each model size."
 fig, ax = plt.subplots(figsize=(6, 3.2))
 intensity = np.logspace(-1, 3, 200)
 ax.plot(intensity, np.minimum(peak, bandwidth * intensity) / 1e9, color="black", label="roof")
@@ -396,6 +399,7 @@ assert exponents.filter(like="weights", axis=0)[["GFLOP", "MB kept"]].max().max(
 exponents.round(2)
 
 # %%
+#| fig-alt: "Four log-log plots: time, operations and bytes kept against hidden width, depth, batch and node width, with the fitted exponents in the legends."
 fig, axes = plt.subplots(1, 4, figsize=(15, 3.2))
 for ax, (name, part) in zip(axes, growth.groupby("what grows", sort=False)):
     for measure, marker in zip(measures, "osD"):
@@ -408,6 +412,7 @@ axes[0].set_ylabel("cost, smallest size = 1")
 fig.tight_layout()
 
 # %%
+#| fig-alt: "Three log-log plots: time, operations and bytes kept against the number of weights; the points lie along the line of the weights, far below their square."
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.2))
 span = np.array([by_weights["weights"].min(), by_weights["weights"].max()])
 for ax, measure in zip(axes, measures):

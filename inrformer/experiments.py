@@ -540,6 +540,7 @@ EXPERIMENTS: dict[str, list[RunConfig]] = {
         *grid(TABLE3, 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     ],
     "table2": grid([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
+    "splits": grid([dict(model="tiny"), dict(model="tiny", dim=108, edge_dim=108)], 2, protocol="mnist-small", dataset="mnist", fit_steps=110, features=32, epochs=24),
     "choices": [
         *grid(CHOICES, 3, protocol="digits"),
         *grid([dict(), dict(init="shared"), dict(init="independent")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),

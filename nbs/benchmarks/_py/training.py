@@ -283,7 +283,7 @@ fig.tight_layout()
 # ## Thin edges or an even split
 #
 # Most entries of an INR are weights, so most vectors of its graph are edges. `tiny` gives them a quarter of the nodes' width; `even` spends about as many parameters on edges as wide as nodes.
-# Which of them reads INRs better is a question for long runs and is not answered here.
+# Which of them reads INRs better is measured in [results](../ablations.ipynb#thin-edges-or-an-even-split).
 
 # %%
 sizes = {"demo": dict(name="demo"), "tiny": dict(name="tiny"), "even": dict(name="tiny", dim=108, edge_dim=108), "base": dict(name="base")}

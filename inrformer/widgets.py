@@ -737,8 +737,10 @@ class Panel(ui.VBox):
     def quiet(self) -> Iterator[None]:
         "Move controls without drawing."
         self._quiet = True
-        yield
-        self._quiet = False
+        try:
+            yield
+        finally:
+            self._quiet = False
 
     def set(self, *values: tuple[ui.Widget, Any]) -> None:
         "Give several controls a value and draw once."

@@ -523,7 +523,7 @@ STEPS = ("edge_identity", "shared_fold", "head_start")
 PRESET = PROTOCOLS["digits"].chosen
 CHOICES: list[dict[str, Any]] = [
     dict(), *(dict(model="paper", **{name: DEFAULTS[name] for name in STEPS[:n]}) for n in range(4)), dict(pool="max"), dict(pool="mean"),
-    *(dict(features=k) for k in (4, 16, 64)), dict(weight_noise=0.0), dict(augment="shift"), dict(canonical=True),
+    *(dict(features=k) for k in (4, 16, 256)), dict(weight_noise=0.0), dict(augment="shift"), dict(canonical=True),
     dict(init="pool"), dict(init="independent"), dict(init="independent", copies=3, epochs=PRESET["epochs"] // 3),
     dict(omega=4.0), dict(omega=16.0), dict(fit_steps=PRESET["fit_steps"] // 2), dict(fit_steps=PRESET["fit_steps"] * 2),
 ]
@@ -535,14 +535,14 @@ EXPERIMENTS: dict[str, list[RunConfig]] = {
     + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=16, seed=s) for s in range(3)],
     "cifar10-small": [RunConfig(dataset="cifar10")],
     "table3": [
-        *grid(TABLE3, 5, protocol="digits", hint=256, query=64),
-        *grid(TABLE3, 1, protocol="cifar10-small", dataset="cifar10", hint=256, query=64),
+        *grid(TABLE3, 5, protocol="digits", hint=256, query=64, features=32),
+        *grid(TABLE3, 1, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32),
         *grid(TABLE3, 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     ],
     "table2": grid([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     "splits": grid([dict(model="tiny"), dict(model="tiny", dim=108, edge_dim=108)], 2, protocol="mnist-small", dataset="mnist", fit_steps=110, features=32, epochs=24),
     "choices": [
-        *grid(CHOICES, 3, protocol="digits"),
+        *grid(CHOICES, 3, protocol="digits", features=64),
         *grid([dict(), dict(init="shared"), dict(init="independent")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     ],
 }

@@ -1,6 +1,7 @@
 "The workbench without a browser: figures are right, panels hold their state together, and bad state is explained in words."
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -143,7 +144,8 @@ def test_every_stage_of_every_model_is_equivariant_and_every_variant_breaks_wher
     assert max(errors.values()) < 1e-12
     wanted = {"neuron-index embedding": "nodes", "per-entry statistics": "weight embedding", "attention masks a neuron": f"block {min(2, len(model.blocks))}: attention"}
     for name, stage in wanted.items():
-        assert first_break(stage_errors(variant(model, name), inr, after, perm)) == stage
+        errors = stage_errors(variant(model, name), inr, after, perm)
+        assert first_break(errors) == stage and errors["logits"] > 1e-6, "what is spoilt does not reach the logits"
     untied = stage_errors(model, inr, permute_untied(inr, perm), perm, act=permute_untied)
     assert first_break(untied) == "image" and max(untied.values()) > 1e-3
 
@@ -174,6 +176,59 @@ def test_permute_bench_composes_swaps_shuffles_and_the_slider(demo):
     assert (bench.change.after(points) - inr(points)).abs().max() < 1e-12
     bench.reset()
     assert bench.steps.value == 0 and torch.equal(bench.change.after.flat(), inr.flat())
+
+
+def test_every_layer_has_its_slider(demo):
+    bench = PermuteBench(demo.test.inr[:1], demo.model)
+    first, second = bench.layers
+    second.value = 4
+    assert (first.value, bench.steps.value) == (0, 4)
+    assert torch.equal(bench.perm.indices[0], torch.arange(12)[None]) and int((bench.perm.indices[1] != torch.arange(12)).sum()) >= 4
+    second.value = 11
+    assert (bench.perm.indices[1] != torch.arange(12)).all(), "the end of the slider moves the whole layer"
+    bench.steps.value = 22
+    assert (first.value, second.value) == (11, 11)
+    path = walk(bench.scene.inr.spec, generator=seeded())
+    for count in (22, 13, 5):
+        bench.steps.value = count
+        assert first.value + second.value == count
+        assert all(torch.equal(a, b) for a, b in zip(bench.perm.indices, path[count].indices))
+    assert f"{bench.steps.value} transpositions away" in bench.words.value
+
+
+def test_a_scene_that_cannot_be_shown_leaves_no_trace(demo):
+    bench = PermuteBench(demo.test.inr[:1], demo.model)
+    cube = INRSpec(widths=(3, 6, 5, 1))
+    plain = bench.scene
+    bench.scene = widgets.Scene(inr_of(cube), model_of(cube, hint=8, query=8))
+    assert "only INRs of 2 coordinates" in bench.words.value
+    bench.scene = plain
+    bench.steps.value = 22
+    assert "the same image" in bench.words.value and bench.steps.max == 22
+
+
+def test_new_weights_give_new_answers(demo):
+    inr, model = inr_of(SPECS[1]), model_of(SPECS[1])
+    before, looks = read(model, inr).logits, attention(model, inr)
+    assert read(model, inr).logits is before
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.5)
+    assert not torch.allclose(read(model, inr).logits, before) and attention(model, inr) is not looks
+    assert torch.equal(read(model, inr).logits, exact(model)(inr).logits)
+
+
+def test_the_stage_that_breaks_is_explained_by_what_broke_it(demo):
+    bench = PermuteBench(demo.test.inr[:1], demo.model)
+    panel = EquivarianceBench(demo.test.inr[:1], demo.model).follow(bench, "change")
+    bench.signs.value = True
+    panel.variant.value = "attention masks a neuron"
+    assert "signs or phases" in panel.words.value and "hides" in panel.words.value and "Nobody" not in panel.words.value
+    panel.variant.value = "untied permutation"
+    assert "P is the identity" in panel.words.value
+    bench.set((bench.signs, False), (bench.steps, 22))
+    panel.variant.value = "attention masks a neuron"
+    assert "Nobody listens" in panel.words.value
 
 
 @pytest.mark.parametrize("canonical", [False, True])
@@ -248,13 +303,16 @@ def test_readers_follow_the_change_and_keep_the_curve(demo):
 def test_attention_is_of_the_chosen_neuron(demo):
     inr = demo.test.inr[:1].to(torch.float64)
     panel = AttentionBench(inr, demo.model)
-    panel.network.clicked = [3, 0]
+    panel.network.clicked = [3, 0, 1]
     assert panel.neuron.value == (3, 0)
+    panel.neuron.value = (1, 3)
+    panel.network.clicked = [3, 0, 2]
+    assert panel.neuron.value == (3, 0), "the second click on a neuron is lost"
     looks = attention(demo.model, inr)
     figure = fig_attention(looks, inr.spec, 3, 0)
     assert [trace.z.shape for trace in figure.data] == [(8, 12), (8, 1)]
     assert np.allclose(figure.data[0].z[:4], looks[0][3][0, :, 0, :12])
-    panel.network.clicked = []
+    panel.network.clicked = [3]
     assert panel.neuron.value == (3, 0)
 
 
@@ -279,11 +337,12 @@ def test_bad_state_is_explained_in_words(demo, tmp_path):
         assert "NaN" in Panel(broken, model_of(spec)).words.value
     assert "(2, 12, 12, 1)" in EquivarianceBench(inr_of(spec), demo.model).words.value
     assert "cannot be measured" in measured(ReadersBench(inr_of(spec), model_of(spec)))
-    (tmp_path / "digits" / "cut").mkdir(parents=True)
-    (tmp_path / "digits" / "cut" / "summary.json").write_text("{}")
-    picker = Picker(sources(tmp_path))
-    picker.source.value = "runs/digits/cut"
-    assert "cannot be opened" in picker.words.value and picker.scene is not None
+    for wrong in (dict(classes=("one", "two")), dict(flat=torch.nn.Linear(3, 4))):
+        with pytest.raises(ValueError, match="do not fit|flat maps"):
+            ReadersBench(inr_of(spec), model_of(spec), **wrong)
+    with pytest.raises(ValueError, match="empty"):
+        PermuteBench(inr_of(spec)[:0], model_of(spec))
+    assert "2 coordinates" in CropBench(inr_of(cube), model_of(cube, hint=8, query=8)).words.value
 
 
 def measured(panel: ReadersBench) -> str:
@@ -308,6 +367,15 @@ def test_any_finished_run_can_be_opened(tmp_path, monkeypatch):
     assert picker.scene.flat(picker.scene.inr.flat()).shape == (1, 10)
     picker.start.value = 2
     assert "cannot" not in picker.words.value
+    for name, file in (("cut", "checkpoint-*/model.safetensors"), ("config", "config.json"), ("summary", "summary.json")):
+        copy = tmp_path / "runs" / "custom" / name
+        shutil.copytree(done.folder, copy)
+        (path,) = copy.glob(file)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    picker = Picker(sources(tmp_path / "runs"))
+    for name in ("cut", "config", "summary"):
+        picker.source.value = f"runs/custom/{name}"
+        assert f"custom/{name} are damaged" in picker.words.value and picker.scene is not None
 
 
 def test_figures_need_a_browser_and_say_so(tmp_path, monkeypatch):

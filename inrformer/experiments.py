@@ -536,11 +536,11 @@ EXPERIMENTS: dict[str, list[RunConfig]] = {
     "cifar10-small": [RunConfig(dataset="cifar10")],
     "table3": [
         *grid(TABLE3, 5, protocol="digits", hint=256, query=64, features=32),
-        *grid(TABLE3, 1, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32),
+        *grid(TABLE3, 1, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32, epochs=12),
         *grid(TABLE3, 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     ],
     "table2": grid([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
-    "splits": grid([dict(model="tiny"), dict(model="tiny", dim=108, edge_dim=108)], 2, protocol="mnist-small", dataset="mnist", fit_steps=110, features=32, epochs=24),
+    "splits": grid([dict(model="tiny"), dict(model="tiny", dim=108, edge_dim=108)], 2, protocol="mnist-small", dataset="mnist", fit_steps=110, features=32, epochs=16),
     "choices": [
         *grid(CHOICES, 3, protocol="digits", features=64),
         *grid([dict(), dict(init="shared"), dict(init="independent")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),

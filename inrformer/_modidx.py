@@ -280,6 +280,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                  'inrformer/symmetry.py'),
                                     'inrformer.symmetry.Permutation.inverse': ( 'symmetry.html#permutation.inverse',
                                                                                 'inrformer/symmetry.py'),
+                                    'inrformer.symmetry.Permutation.shapes': ('symmetry.html#permutation.shapes', 'inrformer/symmetry.py'),
                                     'inrformer.symmetry._check_layers': ('symmetry.html#_check_layers', 'inrformer/symmetry.py'),
                                     'inrformer.symmetry._layer_indices': ('symmetry.html#_layer_indices', 'inrformer/symmetry.py'),
                                     'inrformer.symmetry._measure': ('symmetry.html#_measure', 'inrformer/symmetry.py'),

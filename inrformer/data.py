@@ -150,7 +150,9 @@ def _read_tables(files: list[str], split: str, name: str, n: int | None) -> Imag
     pixels, labels = [], []
     for where, blob, label in islice(_rows(tables), n):
         pixels.append(_decode(blob, where))
-        labels.append(-1 if label is None else label)
+        labels.append(label)
+        if label is None or label < 0:
+            raise ValueError(f"{where} has the label {label}: every image needs a label, 0 or more")
         if pixels[-1].shape != pixels[0].shape:
             sizes = f"{where} is {pixels[-1].shape}, the first is {pixels[0].shape}"
             raise ValueError(f"images must be of one size: {sizes} (height, width, channels)")
@@ -161,10 +163,11 @@ def _read_tables(files: list[str], split: str, name: str, n: int | None) -> Imag
 
 
 def _check_count(n: int | None, available: int, split: str, name: str) -> None:
-    if n is not None and not 1 <= n <= available:
-        raise ValueError(f"n must lie in 1..{available}, the images in the {split} split of {name}, not {n}")
     if not available:
         raise ValueError(f"the {split} split of {name} is empty")
+    if n is not None and not 1 <= n <= available:
+        advice = f"set n_{split} (N_{split.upper()} for make) to 1..{available}"
+        raise ValueError(f"the {split} split of {name} has {available} images and {n} were asked for: {advice}")
 
 # %% ../nbs/03_data.ipynb #83ebf58e
 HUB = dict(mnist="ylecun/mnist", cifar10="uoft-cs/cifar10")

@@ -276,9 +276,12 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        "The measured numbers; None while the run is unfinished."
+        "The measured numbers; None while the run is unfinished. Raises ValueError when they are damaged."
         path = self.folder / "summary.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return json.loads(path.read_text()) if path.exists() else None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged ({error}): remove it, and the run is measured again") from error
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -301,10 +304,12 @@ class Run:
 
     @cached_property
     def model(self) -> INRFormer:
-        "The trained model of the newest checkpoint, on the CPU, in evaluation mode."
-        newest = sorted(self.folder.glob("checkpoint-*"))[-1]
+        "The trained model of the newest checkpoint, on the CPU, in evaluation mode. Raises FileNotFoundError when there is none."
+        found = sorted(self.folder.glob("checkpoint-*"))
+        if not found:
+            raise FileNotFoundError(f"no checkpoint in {self.folder}: remove its summary.json, and the same run trains again")
         model = model_for(self.config, self.dataset)
-        load_model(model, str(newest / "model.safetensors"))
+        load_model(model, str(found[-1] / "model.safetensors"))
         return model.eval()
 
 # %% ../nbs/08_experiments.ipynb #3bd89afc

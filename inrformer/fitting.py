@@ -228,6 +228,8 @@ def check_images(images: Tensor, spec: INRSpec, stride: int = 1) -> None:
         raise ValueError(f"images of shape {tuple(images.shape)} do not fit widths {spec.widths}: needed are (b, height, width, c) images, 2 coordinates, c channels")
     if not len(images):
         raise ValueError("there are no images to fit")
+    if images.isnan().any():
+        raise ValueError("images must lie in [0, 1], and some values are NaN")
     if not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(f"images must lie in [0, 1], not in [{images.min():g}, {images.max():g}]; divide bytes by 255")
     if stride < 1 or images.shape[1] % stride or images.shape[2] % stride:
@@ -283,6 +285,8 @@ def fit(
         raise ValueError(f"{len(images)} images need as many ids, not {len(ids)}")
     if steps < 0 or (chunk is not None and chunk < 1):
         raise ValueError(f"steps={steps} must not be negative, and chunk={chunk} must be at least 1")
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr must be a positive number, not {lr}")
     device = pick_device(device)
     seeds = init_seeds(init, ids, copy=copy, inits=inits, seed=seed)
     chunk = chunk or pick_chunk(spec, tuple(images.shape[1:3]), device, stride)

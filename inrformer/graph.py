@@ -45,7 +45,7 @@ class WeightEmbedding(nn.Module):
 
     Statistics are one mean, scale and peak per tensor, kept as buffers. Returns a Graph whose edges are embedded weights and whose
     nodes are embedded biases, all `width` wide; the coordinates, which have no bias, get zeros.
-    Raises ValueError for an unknown kind or an odd sinusoidal width.
+    Raises ValueError for an unknown kind, an odd sinusoidal width, a `max_frequency` that is no positive number or statistics of another depth.
     """
 
     def __init__(
@@ -63,9 +63,13 @@ class WeightEmbedding(nn.Module):
             raise ValueError(f'weight_embedding must be "sinusoidal" or "chebyshev", not {kind!r}')
         if kind == "sinusoidal" and width % 2:
             raise ValueError(f"a sinusoidal embedding needs an even width (sines and cosines), not {width}")
+        if not 0 < max_frequency < math.inf:
+            raise ValueError(f"max_frequency must be a positive number, not {max_frequency}")
+        statistics = statistics or Statistics.of_init(spec)
+        if len(statistics.mean) != 2 * spec.depth:
+            raise ValueError(f"statistics of {len(statistics.mean)} tensors do not fit widths {spec.widths}, which have {2 * spec.depth}")
         self.kind, self.width, self.raw_scalar = kind, width, raw_scalar
         self.register_buffer("frequencies", torch.linspace(0, max_frequency, width // 2), persistent=False)
-        statistics = statistics or Statistics.of_init(spec)
         for name in ("mean", "scale", "peak"):
             self.register_buffer(name, getattr(statistics, name).clone())
 
@@ -129,7 +133,7 @@ def grid_side(
     name: str = "hint",  # what the number is called in the error
 ) -> int:
     "Side of a square grid (cube, line) of `points` points; raises ValueError, naming the nearest two, when there is none."
-    if points < 1 or points != int(points):
+    if not isinstance(points, int) or points < 1:
         raise ValueError(f"{name} must be a whole number of grid points, at least 1, not {points}")
     side = round(points ** (1 / coordinates))
     if side**coordinates != points:
@@ -161,12 +165,13 @@ class GraphBuilder(nn.Module):
         statistics: Statistics | None = None,
     ):
         super().__init__()
+        n_in, n_out, depth = spec.widths[0], spec.widths[-1], spec.depth
         self.spec, self.hint = spec, hint
+        self.register_buffer("whole", grid(*[grid_side(hint, n_in)] * n_in), persistent=False)
         self.embed = WeightEmbedding(spec, width=edge_dim, kind=weight_embedding, max_frequency=max_frequency, raw_scalar=raw_scalar, statistics=statistics)
         self.edge_map = nn.Linear(edge_dim, edge_dim)
         self.bias_map = nn.Linear(edge_dim, dim)
         self.fold = Fold(dim=dim, edge_dim=edge_dim, pool=pool, shared=shared_fold)
-        n_in, n_out, depth = spec.widths[0], spec.widths[-1], spec.depth
         self.node_layers = nn.Parameter(torch.randn(depth + 1, dim) * 0.02) if layer_embedding else None
         self.edge_layers = nn.Parameter(torch.randn(depth, edge_dim) * 0.02) if layer_embedding else None
         self.edge_inputs = nn.Parameter(torch.randn(n_in, edge_dim) * 0.5) if edge_identity else None
@@ -174,7 +179,6 @@ class GraphBuilder(nn.Module):
         self.node_inputs = nn.Parameter(torch.randn(n_in, dim) * 0.02)
         self.node_outputs = nn.Parameter(torch.randn(n_out, dim) * 0.02)
         self.hint_map = nn.Linear(hint, dim)
-        self.register_buffer("whole", grid(*[grid_side(hint, n_in)] * n_in), persistent=False)
 
     def forward(self, inr: INR, hint: Float[Tensor, "b q n0"] | None = None) -> Graph:
         embedded = self.embed(inr)

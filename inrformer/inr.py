@@ -90,8 +90,10 @@ class INRSpec:
 
     @classmethod
     def from_json(cls, text: str) -> "INRSpec":
-        "The spec that `to_json` wrote. Raises ValueError on unknown fields."
+        "The spec that `to_json` wrote. Raises ValueError on unknown fields and without widths."
         values = json.loads(text)
+        if not isinstance(values, dict) or not isinstance(values.get("widths"), list):
+            raise ValueError(f'an INRSpec is an object with a list "widths", such as {cls().to_json()}, not {text}')
         if unknown := set(values) - {f.name for f in fields(cls)}:
             raise ValueError(f"INRSpec has no fields {sorted(unknown)}; it has {[f.name for f in fields(cls)]}")
         return cls(**values | dict(widths=tuple(values["widths"])))
@@ -264,7 +266,10 @@ def load_inr(path: str | Path) -> INR:
         metadata = file.metadata() or {}
         if "spec" not in metadata:
             raise ValueError(f"{path} carries no INRSpec in its metadata; `save_inr` writes one")
-        spec = INRSpec.from_json(metadata["spec"])
+        try:
+            spec = INRSpec.from_json(metadata["spec"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} carries no readable INRSpec: {error}") from error
         names = [f"{kind}{l}" for kind in ("weight", "bias") for l in range(1, spec.depth + 1)]
         if missing := set(names) - set(file.keys()):
             raise ValueError(f"{path} lacks {sorted(missing)}, which an INR of widths {spec.widths} has")

@@ -6,6 +6,7 @@
 __all__ = ['MODELS', 'INR2INR', 'units_of_change', 'feature_graph', 'Output', 'INRFormer']
 
 # %% ../nbs/06_model.ipynb #c1f7d367
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,8 +99,9 @@ class Output:
 class INRFormer(nn.Module):
     """Classify INRs by a transformer on their graphs, invariant to permutations of hidden neurons (INRFormer, section 2).
 
-    Raises ValueError at construction when `hint` or `query` is no n_0-th power, `heads` does not divide `dim`, or a choice is unknown;
-    when called, for INRs of another spec, a hint of another shape and, in evaluation mode, NaN or infinite weights.
+    Raises ValueError at construction when `hint` or `query` is no n_0-th power, `heads` does not divide `dim`, a number is out of range,
+    a choice is unknown, or the statistics are of another depth; when called, for INRs of another spec, a hint of another shape and,
+    in evaluation mode, NaN or infinite weights.
     """
 
     def __init__(
@@ -129,9 +131,12 @@ class INRFormer(nn.Module):
         statistics: Statistics | None = None,  # of the training INRs (of their canonical forms if `canonical`); of the spec's own start unless given
     ):
         super().__init__()
-        if min(classes, dim, depth, features) < 1:
-            raise ValueError(f"classes={classes}, dim={dim}, depth={depth} and features={features} must be at least 1")
-        sizes, folds = dict(dim=dim, edge_dim=edge_dim or dim), dict(pool=pool, shared_fold=shared_fold)
+        edge_dim = dim if edge_dim is None else edge_dim
+        if min(classes, dim, edge_dim, depth, features) < 1:
+            raise ValueError(f"classes={classes}, dim={dim}, edge_dim={edge_dim}, depth={depth} and features={features} must be at least 1")
+        if not 0 < head_scale < math.inf:
+            raise ValueError(f"head_scale must be a positive number, not {head_scale}")
+        sizes, folds = dict(dim=dim, edge_dim=edge_dim), dict(pool=pool, shared_fold=shared_fold)
         statistics = statistics or Statistics.of_init(spec)
         self.spec, self.features, self.canonical = spec, features, canonical
         self.build = GraphBuilder(
@@ -139,7 +144,7 @@ class INRFormer(nn.Module):
             layer_embedding=layer_embedding, edge_identity=edge_identity, statistics=statistics,
         )
         self.blocks = nn.ModuleList(Block(**sizes, **folds, heads=heads) for _ in range(depth))
-        self.norm_nodes, self.norm_edges = nn.LayerNorm(sizes["dim"]), nn.LayerNorm(sizes["edge_dim"])
+        self.norm_nodes, self.norm_edges = nn.LayerNorm(dim), nn.LayerNorm(edge_dim)
         head = dict(**sizes, scale=head_scale * units_of_change(spec, statistics, head_bias), head_start=head_start)
         self.translate = INR2INR(features=features, **head)
         self.show_crop = INR2INR(features=1, **head) if aux else None

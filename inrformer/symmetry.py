@@ -42,9 +42,16 @@ class Permutation:
     def __len__(self) -> int:
         return len(self.indices[0])
 
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        "(b, n_l) of each hidden layer."
+        return [tuple(index.shape) for index in self.indices]
+
     def __matmul__(self, first: "Permutation") -> "Permutation":
-        "`(q @ p)` permutes by p, then by q, as matrices compose."
-        return Permutation(tuple(p.gather(1, q) for q, p in zip(self.indices, first.indices, strict=True)))
+        "`(q @ p)` permutes by p, then by q, as matrices compose. Raises ValueError when they are of different shapes."
+        if self.shapes != first.shapes:
+            raise ValueError(f"permutations of shapes {self.shapes} and {first.shapes} do not compose")
+        return Permutation(tuple(p.gather(1, q) for q, p in zip(self.indices, first.indices)))
 
     def inverse(self) -> "Permutation":
         "The permutation that puts everything back."
@@ -82,9 +89,8 @@ def _reorder(x: Any, rows: list[Tensor | None], cols: list[Tensor | None]) -> An
 def _layer_indices(x: Any, perm: Permutation) -> list[Tensor | None]:
     "The index of every layer 0..L, None where the order is fixed; raises ValueError unless `perm` fits `x`."
     wanted = [(len(x), n) for n in x.spec.hidden]
-    found = [tuple(index.shape) for index in perm.indices]
-    if found != wanted:
-        raise ValueError(f"a permutation of shapes {found} cannot act on a batch that needs {wanted}")
+    if perm.shapes != wanted:
+        raise ValueError(f"a permutation of shapes {perm.shapes} cannot act on a batch that needs {wanted}")
     return [None, *(index.to(x.device) for index in perm.indices), None]
 
 
@@ -175,7 +181,8 @@ def canonicalize(inr: INR) -> INR:
     """The representative of `inr` under sign flips and phase shifts: every hidden bias in [0, pi / (2 omega)].
 
     The function is kept (to 1e-12 in float64), the map is idempotent, and INRs that differ only by flips and shifts get one form,
-    up to rounding where a bias sits on an end of the interval. Neuron order is left alone.
+    up to rounding where a bias sits on an end of the interval, and but for neurons whose incoming weights and bias are all 0, which have no
+    defined sign or phase. Neuron order is left alone.
     """
     turn = math.pi / inr.spec.omega
     for l in range(1, inr.spec.depth):

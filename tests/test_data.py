@@ -246,7 +246,7 @@ def test_the_command_line_builds_the_same_in_parts(unkilled, tmp_path):
     ("--steps", "0"): "steps must be at least 1",
     ("--steps", "many"): "invalid int value",
     ("--stride", "3"): "stride must divide",
-    ("--n-train", "2000"): "must lie in 1..1437",
+    ("--n-train", "2000"): "the train split of digits has 1437 images and 2000 were asked for: set n_train (N_TRAIN for make) to 1..1437",
     ("--init", "random"): "invalid choice",
     ("--copies", "4"): "needs a pool of more than 3 inits",
 }.items())
@@ -506,6 +506,7 @@ def test_a_folder_of_several_files_as_the_hub_lays_them_out(tmp_path):
     "bytes": dict(images=[None], labels=[0]),
     "noise": dict(images=[b"no image"], labels=[0]),
     "unlabelled": dict(images=pictures(2, 4, 4), labels=[0, None]),
+    "negative": dict(images=pictures(2, 4, 4), labels=[-1, 0]),
     "empty": dict(images=[], labels=[]),
 }.items())
 def test_tables_that_cannot_be_used(name, shown, tmp_path):
@@ -517,7 +518,8 @@ def test_tables_that_cannot_be_used(name, shown, tmp_path):
         alpha="mode RGBA",
         bytes="row 0 of .* holds no readable image",
         noise="row 0 of .* holds no readable image",
-        unlabelled="labels must lie in",
+        unlabelled="row 1 of .*x-train.parquet has the label None: every image needs a label",
+        negative="row 0 of .*x-train.parquet has the label -1: every image needs a label",
         empty="is empty",
     )
     write_table(tmp_path / "x-train.parquet", **shown)
@@ -538,7 +540,7 @@ def test_files_that_are_missing_or_mixed_up(tmp_path):
         load_images(tmp_path, "train")
     with pytest.raises(FileNotFoundError, match='is not "digits", a Hub name'):
         load_images("cifar", "train")
-    with pytest.raises(ValueError, match=r"must lie in 1\.\.2"):
+    with pytest.raises(ValueError, match=r"the train split of cats has 2 images and 3 were asked for: set n_train .* to 1\.\.2"):
         load_images(str(tmp_path / "cats-{split}.parquet"), "train", n=3)
     (tmp_path / "text-train.parquet").write_text("no parquet")
     with pytest.raises(ValueError, match="text-train.parquet is no whole parquet file"):

@@ -122,6 +122,10 @@ def test_files_that_are_no_inrs_are_refused(tmp_path, seed):
     save_file(dict(weight1=torch.zeros(2, 2)), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="carries no INRSpec"):
         load_inr(tmp_path / "other.safetensors")
+    for spec in ("{}", "[]", '{"widths": [2, 4, 1], "omega": "fast"}', '{"widths": [2'):
+        save_file(dict(weight1=torch.zeros(2, 2)), tmp_path / "other.safetensors", metadata=dict(spec=spec))
+        with pytest.raises(ValueError, match="other.safetensors carries no readable INRSpec"):
+            load_inr(tmp_path / "other.safetensors")
     save_inr(init_siren(INRSpec(widths=(2, 4, 1)), 2), tmp_path / "good.safetensors")
     assert load_inr(tmp_path / "good.safetensors").spec.widths == (2, 4, 1)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,16 @@ def test_a_damaged_checkpoint_is_named(cache):
         run(RunConfig(**SMALL), out=cache)
 
 
+def test_what_is_damaged_or_gone_of_a_finished_run_is_named(cache):
+    done = run(RunConfig(**SMALL | dict(epochs=1)), out=cache)
+    shutil.rmtree(next(done.folder.glob("checkpoint-*")))
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint in .*{done.folder.name}"):
+        done.model
+    (done.folder / "summary.json").write_text('{"test_accuracy":')
+    with pytest.raises(ValueError, match="summary.json is damaged"):
+        run(RunConfig(**SMALL | dict(epochs=1)), out=cache)
+
+
 def test_two_precisions_run_in_one_process(cache):
     for precision in ("bf16", "fp32"):
         assert run(RunConfig(**SMALL | dict(epochs=1), precision=precision), out=cache).summary
@@ -178,10 +189,11 @@ def test_a_mistyped_parameter_is_refused(cache):
     assert "no parameter 'hnt'; did you mean 'hint'?" in done.stderr
 
 
-def test_a_parameter_named_like_a_module_is_refused(cache):
-    done = papermill("out.ipynb", "-p", "copy", 2, cache=cache)
+@pytest.mark.parametrize("name", ["copy", "config_from", "open"])
+def test_a_parameter_named_like_something_else_in_the_notebook_is_refused(name, cache):
+    done = papermill("out.ipynb", "-p", name, 2, cache=cache)
     assert done.returncode != 0
-    assert "no parameter 'copy'; did you mean 'copies'?" in done.stderr
+    assert f"there is no parameter {name!r}" in done.stderr
 
 
 def test_papermill_runs_and_without_an_output_path_writes_the_notebook_to_its_output(cache):

@@ -25,12 +25,7 @@
 # What is shown below is the run whose model ships with the package; its record is in `figures/records/digits.jsonl`.
 
 # %%
-from dataclasses import fields
-
-from inrformer.experiments import RunConfig, config_from, resolve
-
-# %%
-names_before = set(globals()) - {field.name for field in fields(RunConfig)}
+_before = dict(globals())
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # images: digits, mnist, cifar10, a Hub name, a folder, or a pattern holding {split}
@@ -82,8 +77,7 @@ device: str = None  # cpu or cuda; the GPU where there is one. Not part of the h
 # Parameters that are `None` follow the data set's protocol. A name that is none of the above is refused.
 
 # %%
-given = {k: v for k, v in globals().items() if k not in names_before and not k.startswith("_") and k != "names_before"}
-cfg = resolve(config_from(given))
+_after = dict(globals())
 
 # %%
 import copy
@@ -95,10 +89,14 @@ import torch
 from IPython.display import display
 
 from inrformer.data import load_images
-from inrformer.experiments import accuracy, flat_classifier, identity, record_of, run
+from inrformer.experiments import RunConfig, accuracy, config_from, flat_classifier, identity, record_of, resolve, run
 from inrformer.inr import pixel_grid, psnr
 from inrformer.symmetry import invariance_error, permute, random_permutation
 from inrformer.training import draw_hints
+
+# %%
+given = {k: v for k, v in _after.items() if k in vars(RunConfig()) or (k not in _before or v is not _before[k]) and not k.startswith("_")}
+cfg = resolve(config_from(given))
 
 # %%
 sns.set_theme(style="whitegrid", context="notebook")

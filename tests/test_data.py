@@ -249,6 +249,9 @@ def test_the_command_line_builds_the_same_in_parts(unkilled, tmp_path):
     ("--n-train", "2000"): "must lie in 1..1437",
     ("--init", "random"): "invalid choice",
     ("--copies", "4"): "needs a pool of more than 3 inits",
+    ("--device", "foo"): "there is no device 'foo' to fit on here: choose one of [",
+    ("--device", "meta"): "there is no device 'meta' to fit on here",
+    ("--device", "cuda:99"): "there is no device 'cuda:99' to fit on here",
 }.items())
 def test_bad_lines_say_what_is_wrong(change, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -383,14 +386,13 @@ def test_other_images_are_refused(small, digits):
 @pytest.mark.parametrize("here", [dict(device="meta"), dict(code="another torch")])
 def test_what_rounds_differently_is_refused_unless_nothing_is_missing(here, small, monkeypatch):
     folder, build = small
-    if "code" in here:
-        monkeypatch.setattr(data, "code_path", lambda device: here["code"])
-    device = here.get("device", "cpu")
-    assert len(build(device=device).index) == 26
+    monkeypatch.setattr(data, "pick_device", lambda device: torch.device(here.get("device", device)))
+    monkeypatch.setattr(data, "code_path", lambda device: here.get("code", "the same"))
+    assert len(build().index) == 26
     (folder / "test-00000.safetensors").unlink()
     before = dates(folder)
     with pytest.raises(ValueError, match="was begun on .*, and (meta|another torch) rounds differently: go on with the former"):
-        build(device=device)
+        build()
     assert dates(folder) == before
 
 

@@ -21,7 +21,7 @@
 # > `fit` beside the loop that everybody writes, in one process on one thread; where its time goes; how near the hardware's limit it is; and the best that time can buy.
 
 # %% [markdown]
-# This page shows what one command has measured and recorded, on 16 training images of CIFAR-10 kept as JPEG of quality 75, and with a compiler:
+# This page shows what one command has measured and recorded, with a compiler, on 16 training images of `cifar10-jpeg75`, which is CIFAR-10 re-encoded as JPEG of quality 75:
 #
 # `papermill nbs/benchmarks/fitting.ipynb runs/fitting.ipynb -p dataset '<folder>/cifar10-jpeg75-{split}.parquet' -p compiler True -p record True`
 #

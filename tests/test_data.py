@@ -234,6 +234,16 @@ def test_the_command_line_builds_the_same_in_parts(unkilled, tmp_path):
     assert contents(folder) == contents(unkilled.folder)
 
 
+def test_a_part_of_more_than_there_are_shards_says_that_it_is_empty(tmp_path, capsys):
+    line = ["digits", str(tmp_path / "set"), *LINE[1:], "--copies", "1", "--test-init", "same", "--shard-size", "1024", "--steps", "2"]
+    empty = "part 9/9 is empty: there are only 2 shards; a smaller --shard-size makes more\n"
+    for part, told in {"9/9": empty, "1/9": "part 1/9 is there; other parts are missing\n", "3/9": empty.replace("9/9", "3/9")}.items():
+        data.main([*line, "--shard", part])
+        assert capsys.readouterr().out == told
+    data.main([*line, "--shard", "2/9"])
+    assert "INRDataset('digits'" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("change, message", {
     ("--shard", "0/2"): "part 0/2 does not exist: the parts of 2 are 1/2 to 2/2",
     ("--shard", "3/2"): "part 3/2 does not exist",
@@ -249,6 +259,9 @@ def test_the_command_line_builds_the_same_in_parts(unkilled, tmp_path):
     ("--n-train", "2000"): "the train split of digits has 1437 images and 2000 were asked for: set n_train (N_TRAIN for make) to 1..1437",
     ("--init", "random"): "invalid choice",
     ("--copies", "4"): "needs a pool of more than 3 inits",
+    ("--device", "foo"): "there is no device 'foo' to fit on here: choose one of [",
+    ("--device", "meta"): "there is no device 'meta' to fit on here",
+    ("--device", "cuda:99"): "there is no device 'cuda:99' to fit on here",
 }.items())
 def test_bad_lines_say_what_is_wrong(change, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -353,6 +366,25 @@ def test_a_damaged_index_or_card_is_named_and_made_again(small, monkeypatch):
     assert_equal(build(), whole)
 
 
+@pytest.mark.parametrize("name", ["card.json", "build.json"])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"spec": {}}', "3", "null"])
+def test_json_that_is_not_ours_is_damage(name, content, small):
+    folder, build = small
+    (folder / name).write_text(content)
+    for attempt in (build, lambda: INRDataset(folder).fit_seconds):
+        with pytest.raises(ValueError, match=rf"{name} is damaged .* delete (it|its folder) and build again"):
+            attempt()
+
+
+def test_a_deleted_data_card_is_written_again(small, monkeypatch):
+    folder, build = small
+    whole = contents(folder)
+    monkeypatch.setattr(data, "fit", None)
+    (folder / "README.md").unlink()
+    build()
+    assert contents(folder) == whole
+
+
 def test_an_index_that_says_otherwise_is_noticed(small):
     folder, _ = small
     index = pq.read_table(folder / "index.parquet")
@@ -383,14 +415,13 @@ def test_other_images_are_refused(small, digits):
 @pytest.mark.parametrize("here", [dict(device="meta"), dict(code="another torch")])
 def test_what_rounds_differently_is_refused_unless_nothing_is_missing(here, small, monkeypatch):
     folder, build = small
-    if "code" in here:
-        monkeypatch.setattr(data, "code_path", lambda device: here["code"])
-    device = here.get("device", "cpu")
-    assert len(build(device=device).index) == 26
+    monkeypatch.setattr(data, "pick_device", lambda device: torch.device(here.get("device", device)))
+    monkeypatch.setattr(data, "code_path", lambda device: here.get("code", "the same"))
+    assert len(build().index) == 26
     (folder / "test-00000.safetensors").unlink()
     before = dates(folder)
     with pytest.raises(ValueError, match="was begun on .*, and (meta|another torch) rounds differently: go on with the former"):
-        build(device=device)
+        build()
     assert dates(folder) == before
 
 

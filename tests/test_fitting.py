@@ -165,6 +165,27 @@ def test_memory_that_does_not_suffice_advises_a_smaller_chunk(error, pieces, mon
             fit(pieces, INRSpec(), steps=1, lr=1e-3, device="cpu")
 
 
+FITTED = """
+import torch
+from inrformer.fitting import code_path, fit
+from inrformer.inr import INRSpec
+
+images = torch.rand(3, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+print(fit(images, INRSpec(), steps=10, lr=1e-3, device="cpu").inr.flat().numpy().tobytes().hex())
+print(code_path(torch.device("cpu")))
+"""
+
+
+@pytest.mark.parametrize("change", [{}, dict(MKL_CBWR="COMPATIBLE"), dict(ATEN_CPU_CAPABILITY="default"), dict(OMP_NUM_THREADS="2")], ids=str)
+def test_where_bits_differ_the_code_path_does(change):
+    def fitted(**env: str) -> list[str]:
+        return subprocess.check_output([sys.executable, "-c", FITTED], cwd=ROOT, env=os.environ | env, text=True).splitlines()
+
+    (bits, code), (other_bits, other_code) = fitted(OMP_NUM_THREADS="1"), fitted(**dict(OMP_NUM_THREADS="1") | change)
+    assert bits == other_bits or code != other_code
+    assert code == other_code or change.keys() & {"MKL_CBWR", "ATEN_CPU_CAPABILITY"}
+
+
 def test_what_cannot_be_fitted_is_refused(pieces):
     cases = {
         "do not fit widths": dict(spec=INRSpec(widths=(2, 8, 1))),
@@ -177,9 +198,11 @@ def test_what_cannot_be_fitted_is_refused(pieces):
         "16 of 16 fits diverged at lr=1e.20: use a smaller": dict(lr=1e20, steps=20),
         r"must lie in \[0, 1\]": dict(images=pieces * 255),
         "there are no images": dict(images=pieces[:0]),
+        "there is no device 'foo' to fit on here": dict(device="foo"),
+        "there is no device 'mps' to fit on here": dict(device=torch.device("mps")),
     }
     if not torch.cuda.is_available():
-        cases["there is no CUDA device here"] = dict(device="cuda")
+        cases["there is no device 'cuda' to fit on here: choose one of .'cpu'."] = dict(device="cuda")
     for message, changes in cases.items():
         with pytest.raises(ValueError, match=message):
             fit(**dict(images=pieces, spec=INRSpec(), steps=1, lr=1e-3) | changes)

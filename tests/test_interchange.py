@@ -2,12 +2,13 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import DatasetCard
 from torch import nn
 
-from inrformer.data import INRDataset, load_images
+from inrformer.data import Images, INRDataset, load_images
 from inrformer.inr import INR, INRSpec, init_siren, pixel_grid
 from inrformer.interchange.state_dicts import CONVENTIONS, from_state_dict, import_dataset, load_state_dicts, measure, save_state_dicts, to_state_dict
 
@@ -53,6 +54,13 @@ class DWSSiren(nn.Module):
 
 
 MODULES = dict(nfn=NFNSiren, dws=DWSSiren)
+INDEXING = dict(nfn="ij", dws="xy")
+
+
+def pixels(convention: str, n: int) -> torch.Tensor:
+    "The n x n coordinates that a convention's own code gives its modules, pixel after pixel."
+    axis = np.linspace(-1, 1, n)
+    return torch.from_numpy(np.stack([x.flatten() for x in np.meshgrid(axis, axis, indexing=INDEXING[convention])], axis=1))
 
 
 def drawn(convention: str, widths: tuple[int, ...], n: int = 3, omega: float = 30.0) -> INR:
@@ -63,18 +71,20 @@ def drawn(convention: str, widths: tuple[int, ...], n: int = 3, omega: float = 3
 @pytest.mark.parametrize("widths", WIDTHS)
 @pytest.mark.parametrize("omega", [30.0, 8.0])
 def test_a_plain_module_loads_what_we_write_and_shows_the_same(convention, widths, omega, tmp_path):
-    inr, coords = drawn(convention, widths, omega=omega), pixel_grid(9, 11)
+    inr, theirs, ours = drawn(convention, widths, omega=omega), pixels(convention, 9), pixel_grid(9, 9).double()
     for i, path in enumerate(save_state_dicts(inr, tmp_path, convention)):
         module = MODULES[convention](widths, omega)
         module.load_state_dict(torch.load(path, weights_only=True), strict=True)
         double = inr[i : i + 1].to(torch.float64)
-        assert (module.double()(coords.double()) - double(coords.double())[0]).abs().max() < 1e-12
+        assert (module.double()(theirs) - double(ours)[0]).abs().max() < 1e-6
+        column_first = convention == "dws"
+        assert (module.double()(ours.flip(1) if column_first else ours) - double(ours)[0]).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("convention", MODULES)
 @pytest.mark.parametrize("widths", WIDTHS)
 def test_what_a_plain_module_writes_comes_back_to_the_bit(convention, widths, tmp_path):
-    modules, coords = [MODULES[convention](widths, 12.0) for _ in range(3)], pixel_grid(9, 11).double()
+    modules, theirs, ours = [MODULES[convention](widths, 12.0) for _ in range(3)], pixels(convention, 9), pixel_grid(9, 9).double()
     for i, module in enumerate(modules):
         torch.save(module.state_dict(), tmp_path / f"{i}.pth")
     inr = load_state_dicts([tmp_path / f"{i}.pth" for i in range(3)], convention, omega=12.0)
@@ -82,8 +92,25 @@ def test_what_a_plain_module_writes_comes_back_to_the_bit(convention, widths, tm
     again = load_state_dicts(save_state_dicts(inr, tmp_path / "again", convention), convention, omega=12.0)
     assert torch.equal(again.flat(), inr.flat()) and again.spec == inr.spec
     for i, module in enumerate(modules):
-        assert torch.equal(inr[i : i + 1].flat()[0], torch.cat([t.flatten() for t in module.state_dict().values()]))
-        assert (module.double()(coords) - inr[i : i + 1].to(torch.float64)(coords)[0]).abs().max() < 1e-12
+        state = torch.load(tmp_path / "again" / f"{i:05d}.pth", weights_only=True)
+        assert all(torch.equal(state[name], t) for name, t in module.state_dict().items()) and state.keys() == module.state_dict().keys()
+        assert (module.double()(theirs) - inr[i : i + 1].to(torch.float64)(ours)[0]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("convention", MODULES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_imported_image_stands_upright(convention, dtype, tmp_path):
+    module, n = MODULES[convention]((2, 8, 6, 1), 5.0).to(dtype), 12
+    torch.save(module.state_dict(), tmp_path / "0.pth")
+    low, high = CONVENTIONS[convention].image_range
+    shown = (module(pixels(convention, n).to(dtype)).detach().float() - low) / (high - low)
+    images = {name: Images(shown.unflatten(0, (n, n))[None], torch.tensor([0]), torch.tensor([i]), ("a",), "shown") for i, name in enumerate(("train", "test"))}
+    inr = load_state_dicts([tmp_path / "0.pth"], convention, omega=5.0)
+    turned = Images(images["train"].images.transpose(1, 2), torch.tensor([0]), torch.tensor([0]), ("a",), "turned")
+    assert inr.dtype == dtype and measure(inr, images["train"], convention) > 80 and measure(inr, turned, convention) < 40
+    files, labels = {name: [tmp_path / "0.pth"] for name in images}, {name: [0] for name in images}
+    imported = import_dataset(tmp_path / "set", files, labels, convention=convention, omega=5.0, name="shown", classes=("a",), images=images).split("test")
+    assert imported.inr.dtype == torch.float32 and torch.equal(imported.inr.flat(), inr.flat().float()) and imported.psnr > 80
 
 
 def test_conventions_are_those_of_the_published_sets():

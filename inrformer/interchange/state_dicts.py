@@ -27,12 +27,13 @@ class Convention:
     hidden: str  # prefix of a hidden layer's weight and bias; {l} counts layers from 0
     last: str  # prefix of the output layer's
     image_range: tuple[float, float]  # values of a pixel
+    column_first: bool = False  # coordinates are (column, row), not (row, column)
     spec: dict[str, Any] = field(default_factory=dict)  # fields of INRSpec that differ from their defaults
 
 
 CONVENTIONS = dict(
     nfn=Convention("net.{l}.linear", "net.{l}", (-1.0, 1.0)),
-    dws=Convention("seq.{l}", "seq.{l}", (0.0, 1.0), dict(first_init="hidden", bias_init="zero", last_init="linear", offset=0.5)),
+    dws=Convention("seq.{l}", "seq.{l}", (0.0, 1.0), column_first=True, spec=dict(first_init="hidden", bias_init="zero", last_init="linear", offset=0.5)),
 )
 
 
@@ -50,7 +51,8 @@ def from_state_dict(
     where: str = "the state dict",  # what an error calls it
     **fields: Any,  # of INRSpec, where this set differs from its convention, such as omega
 ) -> INR:
-    "The INR of a state dict, a batch of one; nothing is converted. Raises ValueError when it is no SIREN."
+    "The INR of a state dict, a batch of one, of coordinates (row, column). Raises ValueError when it is no SIREN."
+    rule = convention_named(convention)
     names = {kind: [name for name in state if name.rpartition(".")[2] == kind] for kind in ("weight", "bias")}
     shapes = {name: tuple(t.shape) for name, t in state.items()}
     prefixes = [[name.rpartition(".")[0] for name in some] for some in names.values()]
@@ -61,7 +63,9 @@ def from_state_dict(
     widths = (weights[0].shape[-1], *(b.shape[0] if b.ndim else 0 for b in biases))
     if found != [((o, i), (o,)) for i, o in zip(widths, widths[1:])]:
         raise ValueError(f"the layers of {where}, {shapes}, do not follow each other: needed are weights (out, in) and biases (out,)")
-    spec = INRSpec(**dict(widths=widths) | convention_named(convention).spec | fields)
+    spec = INRSpec(**dict(widths=widths) | rule.spec | fields)
+    first, *others = weights
+    weights = (first.flip(1) if rule.column_first else first, *others)
     return INR(tuple(w[None].detach() for w in weights), tuple(b[None].detach() for b in biases), spec)
 
 
@@ -97,14 +101,19 @@ def to_state_dict(
     inr: INR,  # a batch of one
     convention: str = "nfn",
 ) -> dict[str, Tensor]:
-    "The INR under the names of a convention; nothing is converted. Raises ValueError for a batch, or where the convention adds something else to the output."
+    """The INR under the names of a convention, in its order of coordinates; the module that loads it must be given `inr.spec.omega`.
+
+    Raises ValueError for a batch, or where the convention adds something else to the output.
+    """
     rule = convention_named(convention)
     if len(inr) != 1:
         raise ValueError(f"a state dict holds one INR, not {len(inr)}: take a slice, as in inr[:1]")
     if (added := rule.spec.get("offset", 0.0)) != inr.spec.offset:
         raise ValueError(f"{convention} adds {added} to the output and these INRs add {inr.spec.offset}: choose another convention")
     prefixes = [(rule.last if l == inr.spec.depth - 1 else rule.hidden).format(l=l) for l in range(inr.spec.depth)]
-    pairs = [((f"{prefix}.weight", w[0].clone()), (f"{prefix}.bias", b[0].clone())) for prefix, w, b in zip(prefixes, inr.weights, inr.biases)]
+    first, *others = inr.weights
+    weights = (first.flip(2) if rule.column_first else first, *others)
+    pairs = [((f"{prefix}.weight", w[0].clone()), (f"{prefix}.bias", b[0].clone())) for prefix, w, b in zip(prefixes, weights, inr.biases)]
     return dict(entry for pair in pairs for entry in pair)
 
 
@@ -133,7 +142,7 @@ def import_dataset(
     images: Mapping[str, Images] | None = None,  # what they should show, in the order of the files; gives PSNR and ids
     **fields: Any,  # of INRSpec, where this set differs from its convention
 ) -> INRDataset:
-    "Store INRs of others as a data set and open it. Raises ValueError when files, labels and images do not fit each other."
+    "Store INRs of others, in float32, as a data set and open it. Raises ValueError when files, labels and images do not fit each other."
     if files.keys() != labels.keys() or (images is not None and files.keys() != images.keys()):
         raise ValueError(f"files, labels and images must have the same splits, not {list(files)}, {list(labels)}, {list(images or files)}")
     splits, shift = {}, 0
@@ -141,7 +150,8 @@ def import_dataset(
         wrong = [label for label in labels[split] if not 0 <= label < len(classes)]
         if len(labels[split]) != len(paths) or wrong:
             raise ValueError(f"the {len(paths)} files of {split} need as many labels in 0..{len(classes) - 1}, not {len(labels[split])}, {wrong[:3]} among them")
-        splits[split] = _split(load_state_dicts(paths, convention, **fields), labels[split], convention, images and images[split], shift)
+        inr = load_state_dicts(paths, convention, **fields).to(torch.float32)
+        splits[split] = _split(inr, labels[split], convention, images and images[split], shift)
         shift += len(paths)
     return store_dataset(folder, splits, images=name, classes=classes, image_range=convention_named(convention).image_range, origin=f"imported, {convention} convention")
 
@@ -158,5 +168,5 @@ def measure(inr: INR, images: Images, convention: str) -> Float[Tensor, "b"]:
     if len(images) != len(inr):
         raise ValueError(f"{len(inr)} INRs need as many images, not {len(images)}")
     low, high = convention_named(convention).image_range
-    scaled = (inr(pixel_grid(*images.images.shape[1:3])) - low) / (high - low) * 2 - 1
+    scaled = (inr(pixel_grid(*images.images.shape[1:3]).to(inr.dtype)) - low) / (high - low) * 2 - 1
     return psnr(scaled, images.images.flatten(1, 2) * 2 - 1)

@@ -29,6 +29,8 @@
 #
 # **What is counted.** *Operations* are the additions and multiplications of matrix products (two per pair of factors, `torch.utils.flop_counter`); sines, norms and activations are not among them.
 # *Bytes moved* are those of all inputs and outputs of every operator that is no view: what unfused kernels move when no cache helps. *Bytes kept* are those of the tensors that the forward pass keeps for the backward pass.
+#
+# No GPU has been at hand: 15,000 INRs/s for `tiny` in bf16 on one H200, the aim, is unmeasured.
 
 # %%
 names_before = {*globals(), "names_before", "known"}
@@ -61,6 +63,8 @@ if mistyped := {name: given[name] for name, value in known.items() if value is n
 # %%
 import copy
 import gc
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -318,6 +322,42 @@ ax.set(xscale="log", yscale="log", xlabel="parameters", ylabel="INRs per second"
 ax.legend(loc="upper right", fontsize=9);
 
 # %% [markdown]
+# ## Memory
+#
+# A process of its own takes one step of `tiny` on the CPU, in fp32, and says how much memory was resident at most: before the step, with libraries, model and INRs, and after it.
+# It is started by a process as small as Python gets, for Linux lets a process begin at the peak of the one that starts it, which here has measured other things.
+
+# %%
+ONE_STEP = """
+import resource
+import sys
+
+import torch
+
+from inrformer.inr import INRSpec, init_siren
+from inrformer.model import MODELS, INRFormer
+from inrformer.training import draw_hints, losses
+
+
+def peak():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+torch.set_num_threads(1)
+b, *widths = map(int, sys.argv[1:])
+model = INRFormer(INRSpec(widths=tuple(widths)), classes=10, **MODELS["tiny"]).train()
+inr, labels, hint = init_siren(model.spec, b), torch.randint(10, (b,)), draw_hints(b, model.build.whole)
+before = peak()
+torch.autograd.grad(losses(model, inr, labels, hint).sum() / b, list(model.parameters()))
+print(before, peak())
+"""
+start_small = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
+told = subprocess.run([sys.executable, "-c", start_small, ONE_STEP, *map(str, (batch, 2, *hidden_widths(hidden), 3))], check=True, capture_output=True, text=True).stdout
+resident = pd.Series(dict(zip(("before the step", "at its peak"), map(float, told.split()))), name="MB resident").round()
+resident.to_frame()
+
+# %% [markdown]
 # ## The roof
 #
 # The device's peak is what a large matrix product reaches, its bandwidth what a large copy reaches (read and write), both measured here, in the training precision.
@@ -457,7 +497,7 @@ def rows(frame: pd.DataFrame) -> list[dict]:
 
 record = dict(
     run_id="-".join(map(str, (settings["device"], settings["precision"], hidden, batch))), config=settings, env=environment(workers),
-    references=rows(references), splits=rows(splits), roof=rows(roof.assign(peak=peak / 1e9, bandwidth=bandwidth / 1e9)),
+    references=rows(references), splits=rows(splits), resident=resident.to_dict(), roof=rows(roof.assign(peak=peak / 1e9, bandwidth=bandwidth / 1e9)),
     growth=rows(growth), exponents=rows(exponents), compiled=None if compiling is None else rows(compiling),
 )
 write_record(record, "training", project_root() / "figures" / "benchmarks").name

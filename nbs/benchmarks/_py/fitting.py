@@ -23,7 +23,7 @@
 # %% [markdown]
 # This page shows what one command has measured and recorded, with a compiler, on 16 training images of `cifar10-jpeg75`, which is CIFAR-10 re-encoded as JPEG of quality 75:
 #
-# `papermill nbs/benchmarks/fitting.ipynb runs/fitting.ipynb -p dataset '<folder>/cifar10-jpeg75-{split}.parquet' -p compiler True -p record True`
+# `papermill nbs/benchmarks/fitting.ipynb runs/fitting.ipynb -p dataset '<folder>/cifar10-jpeg75-{split}.parquet' -p repeats 31 -p compiler True -p record True`
 #
 # Without parameters it takes pieces of a bundled photograph and no compiler, and keeps no record.
 #
@@ -353,7 +353,7 @@ points = {"products of fit alone": products_rate} | {name: operations / per_step
 for name, rate in points.items():
     ax.plot(operations / moved, rate / 1e9, "o", label=f"{name}: {rate / peak:.0%} of the peak")
 ax.set(xscale="log", yscale="log", xlabel="operations per byte (bytes of fit's step)", ylabel="GFLOP/s")
-ax.legend(fontsize=8);
+ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1));
 
 # %% [markdown]
 # ## What time buys
@@ -396,7 +396,7 @@ ax.errorbar(front["ms"], front["psnr"], xerr=(front["ms"] - front["1st quartile"
 loop_ms = per_step["nn.Module, one by one"].median() * settings.steps * 1e3
 ax.plot(loop_ms, quality["nn.Module, one by one"].mean(), "X", color="red", markersize=10, label=f"one by one, {settings.steps} steps")
 ax.set(xscale="log", xlabel="ms per INR, one thread", ylabel="mean PSNR (dB)")
-ax.legend(fontsize=8);
+ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1));
 
 
 # %% [markdown]

@@ -235,7 +235,7 @@ def test_the_results_page_shows_whatever_is_on_record(tree):
     "With a record of every row, and one failure, no row is missing but the failed one, and the numbers are those of the records."
     for path in (tree / "figures" / "records").glob("*.jsonl"):
         path.unlink()
-    for name, protocol in (("table3", "digits"), ("table3", "cifar10-small"), ("table3", "cifar10-full"), ("table2", None), ("choices", "digits"), ("choices", "cifar10-full")):
+    for name, protocol in (("table3", "digits"), ("table3", "cifar10-small"), ("table3", "cifar10-full"), ("table2", None), ("splits", None), ("choices", "digits"), ("choices", "cifar10-full")):
         label, configs = experiment(name, protocol)
         found = made_up(configs)
         if label == "table3-cifar10-small":

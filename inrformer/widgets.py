@@ -44,7 +44,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .data import Split, load_images
-from .experiments import Run, RunConfig, as_linear, flat_classifier, load_demo, project_root
+from .experiments import Run, RunConfig, accuracy, as_linear, flat_classifier, load_demo, project_root
 from .fitting import fit
 from .graph import Graph
 from .inr import INR, INRSpec, Statistics, grid, init_siren, pixel_grid, psnr
@@ -458,9 +458,9 @@ def accuracies(
     for count in sorted({0, last, *(2**k for k in range(last.bit_length()))}):
         inrs = permute(test.inr, steps[count])
         with torch.inference_mode():
-            said = torch.cat([model(inrs[i : i + 128]).logits.argmax(dim=1) for i in range(0, len(inrs), 128)])
-            flatly = flat(inrs.flat().double()).argmax(dim=1)
-        yield count, *((answer == test.labels).float().mean().item() for answer in (said, flatly))
+            said = torch.cat([model(inrs[i : i + 128]).logits for i in range(0, len(inrs), 128)])
+            flatly = flat(inrs.flat().double())
+        yield count, accuracy(said, test.labels), accuracy(flatly, test.labels)
 
 # %% ../nbs/09_widgets.ipynb #da06a68f
 def fig_accuracy(
@@ -628,7 +628,7 @@ def demo_source() -> Source:
     "The model and the digits that ship with the package."
     demo = load_demo()
     config, found = RunConfig(**demo.record["config"]), demo.record["summary"]
-    about = f"The shipped model: digits, one shared start, test accuracy {found['test_accuracy']:.3f}; {found['test_other_accuracy']:.3f} on INRs from starts it never saw (chance is 0.1: it learned one start, and “fitted again” gives it others)."
+    about = f"The shipped model: digits, one shared start, test accuracy {found['test_accuracy']:.3f}; {found['test_other_accuracy']:.3f} on INRs from starts it never saw (chance is {1 / demo.model.classify.out_features:.1f}: it learned one start, and “fitted again” gives it others)."
     return Source(demo.model, demo.test, *_images_of(config, demo.test), demo.flat, config, about)
 
 

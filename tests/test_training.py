@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +173,8 @@ def test_the_benchmark_refuses_what_it_does_not_know(name, value, message, tmp_p
 def test_the_benchmark_runs_and_writes_its_record(tmp_path):
     (tmp_path / "nbs").mkdir()
     (tmp_path / "settings.ini").touch()
+    (tmp_path / "figures").mkdir()
+    shutil.copy(ROOT / "figures" / "published.csv", tmp_path / "figures")
     small = dict(batch=2, hidden="6-6", warmup=1, repeats=3, compiled=False, growth_batch=2, growth_widths="4-8", growth_depths="2-3", growth_batches="2-4", growth_dims="16-32")
     done = benchmark(tmp_path, *(word for name, value in small.items() for word in ("-p", name, value)))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DIGITS_TRAIN', 'IMAGE_COLUMNS', 'HUB', 'TEST_IDS', 'AUGMENTATIONS', 'SHARDS', 'WRITTEN', 'FORMAT', 'INDEX', 'SIZES',
            'CARD_TEXT', 'Images', 'cache_folder', 'source_name', 'load_images', 'transform', 'augment', 'add_noise',
-           'write_json', 'write_lines', 'data_card', 'Split', 'INRDataset', 'build_dataset', 'store_dataset',
-           'parse_spec', 'parse_part', 'main']
+           'lock', 'write_json', 'write_lines', 'read_lines', 'data_card', 'Split', 'INRDataset', 'build_dataset',
+           'store_dataset', 'parse_spec', 'parse_part', 'main']
 
 # %% ../nbs/03_data.ipynb #63ad1b8f
 import argparse
@@ -423,7 +423,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _lock(path: Path, timeout: float = -1.0) -> FileLock:
+def lock(path: Path, timeout: float = -1.0) -> FileLock:
     "The right to write a file; waits for it, or raises Timeout after so many seconds."
     return FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
 
@@ -438,6 +438,17 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     "Write JSON lines to a temporary name, then rename."
     _temporary(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
     os.replace(_temporary(path), path)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    "The JSON lines of a file; none without the file. Raises ValueError naming the file and its first damaged line."
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} of {path} is damaged ({error}): restore the file, or remove the line") from error
+    return rows
 
 
 WRITTEN = ("format", "spec", "config", "device", "code", "shard_size", "shards")
@@ -503,7 +514,7 @@ def _write_shard(folder: Path, name: str, tensors: dict[str, Tensor], record: di
     about = json.dumps(dict(spec=record["spec"], config=record["config"]))
     save_file(tensors, _temporary(path), metadata=dict(build=about))
     entry = dict(sha256=_sha256(_temporary(path)), fit_seconds=seconds)
-    with _lock(folder / "build.json"):
+    with lock(folder / "build.json"):
         recorded = _recorded(folder) or dict(record, shards={})
         _check_same(folder, recorded, record)
         write_json(folder / "build.json", dict(record, shards=recorded["shards"] | {name: entry}))
@@ -552,7 +563,7 @@ def _finish(folder: Path, record: dict, plan: list[_Shard]) -> None:
 
 def _close(folder: Path, record: dict, plan: list[_Shard]) -> "INRDataset":
     "Merge, unless another worker has and nothing of it is lost, remove what killed builds left, and open."
-    with _lock(folder / "card.json"):
+    with lock(folder / "card.json"):
         there = all((folder / name).exists() for name in ("card.json", "README.md"))
         if not there or _sha256(folder / "index.parquet") != _read_json(folder / "card.json")["index"]:
             _finish(folder, record, plan)
@@ -730,7 +741,7 @@ def _fit_missing(folder: Path, record: dict, shards: list[_Shard], images: dict[
     with Progress(total=total, initial=total - todo, unit="INR", desc=f"fitting {record['images']}", disable=not (progress and missing)) as bar:
         for patience in (0.0, -1.0):
             for shard in list(missing):
-                with suppress(Timeout), _lock(folder / shard.file, patience):
+                with suppress(Timeout), lock(folder / shard.file, patience):
                     if not _is_whole(folder, shard.file):
                         begun = time.perf_counter()
                         tensors = _fit_shard(shard, images[shard.images], spec, settings, bar)
@@ -812,7 +823,7 @@ def store_dataset(
     plan = [shard for name, split in splits.items() for shard in _cut(name, len(split), shard_size)]
     _check_same(folder, _recorded(folder) or record, record)
     for shard in plan:
-        with _lock(folder / shard.file):
+        with lock(folder / shard.file):
             if not _is_whole(folder, shard.file):
                 _write_shard(folder, shard.file, _tensors(splits[shard.split], slice(shard.first, shard.last)), record)
     return _close(folder, record, plan)

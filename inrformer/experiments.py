@@ -26,6 +26,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -43,7 +44,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import __version__
-from .data import AUGMENTATIONS, FORMAT, INRDataset, Split, build_dataset, cache_folder, load_images, source_name, write_json, write_lines
+from .data import AUGMENTATIONS, FORMAT, INRDataset, Split, build_dataset, cache_folder, load_images, lock, read_lines, source_name, write_json, write_lines
 from .fitting import INIT_POLICIES, init_seeds
 from .graph import grid_side
 from .inr import INRSpec, Statistics, load_inr, save_inr
@@ -285,9 +286,8 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        "One entry per epoch."
-        path = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        "One entry per epoch. Raises ValueError when one is damaged."
+        return read_lines(self.folder / "metrics.jsonl")
 
     @cached_property
     def dataset(self) -> INRDataset:
@@ -466,11 +466,11 @@ def record_of(this: Run) -> dict[str, Any]:
 
 
 def write_record(record: dict[str, Any], experiment: str, folder: Path | None = None) -> Path:
-    "Put a record into `<experiment>.jsonl`, in place of an older one of the same run; the file is replaced at once."
+    "Put a record into `<experiment>.jsonl`, in place of an older one of the same run; the file is replaced at once, and two sweeps may share it."
     path = (folder or records_folder()) / f"{experiment}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    others = [r for r in records(experiment, folder) if r["run_id"] != record["run_id"]]
-    write_lines(path, [*others, record])
+    with lock(path):
+        write_lines(path, [*(r for r in read_lines(path) if r["run_id"] != record["run_id"]), record])
     return path
 
 
@@ -478,7 +478,7 @@ def records(experiment: str | None = None, folder: Path | None = None) -> list[d
     "The records of an experiment, or of all, in the order in which they were written; none when there is no file."
     folder = folder or records_folder()
     paths = [folder / f"{experiment}.jsonl"] if experiment else sorted(folder.glob("*.jsonl"))
-    return [json.loads(line) for path in paths if path.exists() for line in path.read_text().splitlines()]
+    return [line for path in paths for line in read_lines(path)]
 
 # %% ../nbs/08_experiments.ipynb #b5b62f75
 def find_record(cfg: RunConfig, found: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
@@ -541,7 +541,7 @@ EXPERIMENTS: dict[str, list[RunConfig]] = {
     "cifar10-small": [RunConfig(dataset="cifar10")],
     "table3": [
         *grid(TABLE3, 5, protocol="digits", hint=256, query=64, features=32),
-        *grid(TABLE3, 1, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32, epochs=12),
+        *grid(TABLE3, 3, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32, epochs=12),
         *grid(TABLE3, 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     ],
     "table2": grid([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
@@ -570,8 +570,8 @@ def results(
     found: list[dict[str, Any]],  # records of one data set
     values: tuple[str, ...] = ("test_accuracy",),  # summary fields to average over the seeds
 ) -> pd.DataFrame:
-    """One line for every row of the grid: mean, smallest and largest of each value, `runs` of `seeds`, the `protocol` that all of them kept,
-    the `run_ids`, and what is `missing`: not yet run, or failed and why."""
+    """One line for every row of the grid: mean, smallest and largest of each value, `runs` of `seeds`, the `protocol` that they kept, the `run_ids`,
+    and what is `missing`: not yet run, failed and why, or left the protocol that other seeds of the row kept."""
     lines = [dict(row=row, **_line(list(group["record"]), values)) for row, group in runs_of(configs, found).groupby("row", sort=False)]
     columns = [f"{v} ({name})" for v in values for name in ("mean", "min", "max")]
     return pd.DataFrame(lines, columns=["row", *columns, "runs", "seeds", "protocol", "run_ids", "missing"])
@@ -580,13 +580,15 @@ def results(
 def _line(there: list[dict[str, Any] | None], values: tuple[str, ...]) -> dict[str, Any]:
     "What a row's records, one or None for every seed, say together."
     done = [r for r in there if r and r["summary"]]
-    kept = {r["summary"]["protocol"] for r in done}
+    kept = [r for r in done if r["summary"]["protocol"] != "custom"] or done
     notes = [f"failed: {r['error']}" for r in there if r and not r["summary"]]
     if None in there:
         notes.append("not yet run" if not any(there) else f"{there.count(None)} not yet run")
+    if len(kept) < len(done):
+        notes.append(f"{len(done) - len(kept)} left the protocol")
     return dict(
-        **(_average("of the grid", done, values) if done else dict(runs=0)), seeds=len(there), protocol=kept.pop() if len(kept) == 1 else "custom" if kept else "",
-        run_ids=" ".join(r["run_id"] for r in done), missing="; ".join(dict.fromkeys(notes)),
+        **(_average("of the grid", kept, values) if kept else dict(runs=0)), seeds=len(there), protocol=kept[0]["summary"]["protocol"] if kept else "",
+        run_ids=" ".join(r["run_id"] for r in kept), missing="; ".join(dict.fromkeys(notes)),
     )
 
 # %% ../nbs/08_experiments.ipynb #44c2a71b
@@ -611,8 +613,11 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Run every config that has no record yet, there or among the committed ones, and return the records of all that have one, failures (with `error`) among them.
 
-    Raises ValueError for several jobs under torchrun, where the processes already share every run.
+    Raises ValueError for fewer than one job and for several under torchrun, where the processes already share every run, and RuntimeError when one of
+    several jobs is killed.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, not {jobs}")
     if jobs > 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(f"jobs={jobs} under torchrun: its processes share every run; use one or the other")
     limit = float("inf") if budget is None else time.time() + 60 * budget
@@ -638,8 +643,11 @@ def attempts(configs: list[RunConfig], jobs: int, how: dict[str, Any]) -> Iterat
         yield from (attempt(cfg, **how) for cfg in configs)
         return
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        yield from (done.result() for done in as_completed([pool.submit(attempt, cfg, **how) for cfg in configs]))
+    try:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+            yield from (done.result() for done in as_completed([pool.submit(attempt, cfg, **how) for cfg in configs]))
+    except BrokenProcessPool as error:
+        raise RuntimeError(f"one of the {jobs} jobs was killed, most likely for want of memory: try fewer; what is done is on record, and the rest resumes") from error
 
 
 def attempt(cfg: RunConfig, *, experiment: str, out: Path | None, limit: float, progress: bool) -> dict[str, Any] | None:
@@ -679,7 +687,7 @@ def experiment(name: str, protocol: str | None = None) -> tuple[str, list[RunCon
     under = [(cfg.protocol or protocol_of(source_name(cfg.dataset)), cfg) for cfg in EXPERIMENTS[name]]
     several = list(dict.fromkeys(p for p, _ in under))
     if protocol not in (several if len(several) > 1 else [None, *several]):
-        raise ValueError(f"{name} has the protocols {several}, not {protocol}")
+        raise ValueError(f"{name} has the protocols {several}, not {protocol}: name one of them (--protocol)")
     return name if len(several) == 1 else f"{name}-{protocol}", [cfg for p, cfg in under if protocol in (None, p)]
 
 # %% ../nbs/08_experiments.ipynb #422d04a0
@@ -722,8 +730,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def sweep_and_show(args: argparse.Namespace) -> None:
     "Sweep what the command line names and write one line for every record, and how many rows have one."
-    name, configs = experiment(args.name, args.protocol)
-    configs = [replace(cfg, **parse_fields(args.set)) for cfg in configs]
+    try:
+        name, configs = experiment(args.name, args.protocol)
+        configs = [replace(cfg, **parse_fields(args.set)) for cfg in configs]
+        for cfg in configs:
+            resolve(cfg)
+    except (TypeError, ValueError) as error:
+        parser().error(str(error))
     folder = args.records or (args.out / "records" if args.out else None)
     found = sweep(configs, name, out=args.out, folder=folder, budget=args.budget, jobs=args.jobs, progress=True)
     lines = [f"{r['run_id']} {r['summary']['test_accuracy'] if r['summary'] else r['error']}" for r in found]

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from conftest import ROOT
 
@@ -69,7 +71,10 @@ def test_a_run_that_failed_and_then_ended_counts_as_done():
 def test_two_protocols_are_refused_in_one_table():
     with pytest.raises(ValueError, match=r"protocols \['custom', 'digits'\] cannot stand in one table"):
         table([record(ROWS[0], 0.8), record(ROWS[1], 0.7, protocol="custom")], ["aux"])
-    assert results(ROWS, [record(ROWS[0], 0.8), record(ROWS[3], 0.7, protocol="custom")])["protocol"][0] == "custom"
+    mixed = results(ROWS, [record(ROWS[0], 0.8), record(ROWS[3], 0.7, protocol="custom")]).iloc[0]
+    assert mixed[["test_accuracy (mean)", "runs", "seeds", "protocol", "missing"]].tolist() == [0.8, 1, 2, "digits", "1 left the protocol"]
+    both = results(ROWS, [record(ROWS[0], 0.8, protocol="custom"), record(ROWS[3], 0.7, protocol="custom")]).iloc[0]
+    assert both[["test_accuracy (mean)", "runs", "protocol", "missing"]].tolist() == [pytest.approx(0.75), 2, "custom", ""]
 
 
 def test_only_seeds_are_averaged():
@@ -104,6 +109,21 @@ def test_records_make_the_round_trip(tmp_path):
     assert asdict(config_from(both[0]["config"])) | dict(device=None) == asdict(resolve(ROWS[0]))
 
 
+def test_two_sweeps_may_write_one_file(tmp_path):
+    rows = [record(replace(ROWS[0], seed=seed), 0.5) for seed in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda r: write_record(r, "example", tmp_path), rows))
+    assert sorted(r["config"]["seed"] for r in records("example", tmp_path)) == list(range(40))
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    path = write_record(record(ROWS[0], 0.5), "example", tmp_path)
+    path.write_text(path.read_text() + '{"run_id":')
+    for call in (lambda: records("example", tmp_path), lambda: write_record(record(ROWS[1]), "example", tmp_path)):
+        with pytest.raises(ValueError, match="line 2 of .*example.jsonl is damaged"):
+            call()
+
+
 COMMITTED = [(path.name, line) for path in sorted((ROOT / "figures" / "records").glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
@@ -136,8 +156,33 @@ def test_table_3_is_the_papers():
     assert changed[:3] == [{}, dict(aux=False), dict(hint=16)], "a half-finished draw tells most this way"
     assert sorted(map(str, changed[3:])) == sorted(map(str, [dict(hint=64), dict(query=16), dict(query=256), dict(layer_embedding=False), dict(weight_embedding="chebyshev")]))
     assert [c.model for c in experiment("table2")[1]] == ["tiny", "base"] and run_id(experiment("table2")[1][0]) == run_id(rows[0])
-    for protocol, seeds in (("digits", 5), ("cifar10-small", 1)):
+    for protocol, seeds in (("digits", 5), ("cifar10-small", 3)):
         assert len(experiment("table3", protocol)[1]) == 8 * seeds
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["table3"], r"table3 has the protocols .*cifar10-full'\], not None: name one of them \(--protocol\)"),
+    (["digits", "--set", "hintt=16"], "no parameter 'hintt'; did you mean 'hint'"),
+    (["digits", "--set", "hint=7"], "hint"),
+])
+def test_a_wrong_command_line_is_refused_at_once(words, said, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_a_sweep_has_jobs_and_says_when_one_is_killed(cache):
+    with pytest.raises(ValueError, match="jobs must be at least 1, not 0"):
+        sweep(ROWS, "example", out=cache, folder=cache, jobs=0)
+    rows = [replace(r, **SMALL | dict(epochs=10_000)) for r in ROWS[:2]]
+    with ThreadPoolExecutor(1) as pool:
+        swept = pool.submit(sweep, rows, "example", out=cache, folder=cache, jobs=2)
+        while not (workers := [c for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]) or not list(cache.glob("example/*/checkpoint-*")):
+            assert not swept.done(), swept.exception()
+            time.sleep(0.1)
+        workers[0].kill()
+        with pytest.raises(RuntimeError, match="one of the 2 jobs was killed"):
+            swept.result(timeout=60)
 
 
 def test_fields_on_the_command_line():

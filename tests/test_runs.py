@@ -110,6 +110,9 @@ def test_what_is_damaged_or_gone_of_a_finished_run_is_named(cache):
     shutil.rmtree(next(done.folder.glob("checkpoint-*")))
     with pytest.raises(FileNotFoundError, match=f"no checkpoint in .*{done.folder.name}"):
         done.model
+    (done.folder / "metrics.jsonl").write_text('{"epoch":')
+    with pytest.raises(ValueError, match="line 1 of .*metrics.jsonl is damaged"):
+        done.history
     (done.folder / "summary.json").write_text('{"test_accuracy":')
     with pytest.raises(ValueError, match="summary.json is damaged"):
         run(RunConfig(**SMALL | dict(epochs=1)), out=cache)

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'DEFAULTS', 'TABLE3', 'STEPS', 'PRESET', 'CHOICES', 'EXPERIMENTS', 'DEMO', 'Protocol', 'RunConfig',
-           'resolve', 'protocol_of', 'hidden_widths', 'run_id', 'identity', 'config_from', 'project_root',
-           'environment', 'Run', 'dataset_for', 'model_for', 'build_model', 'run', 'images_digest', 'accuracy',
-           'summarize', 'protocol_kept', 'flat_classifier', 'as_linear', 'records_folder', 'record_of', 'write_record',
-           'records', 'find_record', 'table', 'grid', 'row_name', 'runs_of', 'results', 'effects', 'sweep', 'recorded',
-           'attempts', 'attempt', 'parse_fields', 'experiment', 'last_run', 'parser', 'main', 'sweep_and_show', 'Demo',
-           'pack_demo', 'load_demo']
+           'resolve', 'protocol_of', 'hidden_widths', 'run_id', 'identity', 'json_digest', 'config_from',
+           'project_root', 'environment', 'Run', 'images_for', 'images_digest', 'dataset_for', 'model_for',
+           'build_model', 'run', 'accuracy', 'summarize', 'protocol_kept', 'flat_classifier', 'as_linear',
+           'records_folder', 'record_of', 'write_record', 'records', 'find_record', 'table', 'grid', 'row_name',
+           'runs_of', 'results', 'effects', 'sweep', 'recorded', 'attempts', 'attempt', 'parse_fields', 'experiment',
+           'last_run', 'parser', 'main', 'sweep_and_show', 'Demo', 'pack_demo', 'load_demo']
 
 # %% ../nbs/08_experiments.ipynb #d27eac09
 import argparse
@@ -44,7 +44,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import __version__
-from .data import AUGMENTATIONS, FORMAT, INRDataset, Split, build_dataset, cache_folder, load_images, lock, read_lines, source_name, write_json, write_lines
+from .data import AUGMENTATIONS, FORMAT, Images, INRDataset, Split, build_dataset, cache_folder, load_images, lock, read_lines, source_name, write_json, write_lines
 from .fitting import INIT_POLICIES, init_seeds
 from .graph import grid_side
 from .inr import INRSpec, Statistics, load_inr, save_inr
@@ -57,6 +57,7 @@ from .training import Workers, agreed, is_main, make_accelerator, resolve_precis
 class Protocol:
     "What runs must share to stand in one table, and the choices that a run makes unless told otherwise."
 
+    images: str  # the data set, which may come re-encoded: cifar10, or cifar10-jpeg75
     fixed: dict[str, Any]  # fields that belong to the protocol
     inits: tuple[str, ...]  # init policies that it admits
     psnr: float  # dB that its INRs reach at least, on average
@@ -65,21 +66,21 @@ class Protocol:
 
 PROTOCOLS: dict[str, Protocol] = {
     "digits": Protocol(
-        fixed=dict(n_train=1437, n_test=360, hidden="12-12", omega=8.0), inits=("shared",), psnr=28.0,
+        images="digits", fixed=dict(n_train=1437, n_test=360, hidden="12-12", omega=8.0), inits=("shared",), psnr=28.0,
         chosen=dict(fit_steps=62, fit_lr=5e-3, epochs=36, lr=2e-3, pool="mean", features=256, query=16, head_scale=3.0, weight_noise=0.1, max_frequency=3.0),
     ),
     "mnist-small": Protocol(
-        fixed=dict(n_train=6000, n_test=1000), inits=("shared", "independent"), psnr=20.0,
+        images="mnist", fixed=dict(n_train=6000, n_test=1000), inits=("shared", "independent"), psnr=20.0,
         chosen=dict(hidden="16-16", omega=8.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, epochs=48, lr=2e-3, hint=64, augment="shift",
                     weight_noise=0.12, head_bias="fan_in", canonical=True, pool="mean", features=128, query=16, max_frequency=2.0),
     ),
     "cifar10-small": Protocol(
-        fixed=dict(n_train=6000, n_test=1000, hidden="32-32", inits=10), inits=("pool",), psnr=25.0,
+        images="cifar10", fixed=dict(n_train=6000, n_test=1000, hidden="32-32", inits=10), inits=("pool",), psnr=25.0,
         chosen=dict(omega=10.0, bias_init="zero", fit_steps=70, fit_lr=5e-3, epochs=20, lr=2e-3, hint=256, augment="mirror", weight_noise=0.1,
                     head_bias="fan_in", canonical=True, pool="mean", features=64, query=16, max_frequency=2.0),
     ),
     "cifar10-full": Protocol(
-        fixed=dict(n_train=50000, n_test=10000, hidden="32-32", omega=30.0, inits=10, copies=1), inits=("pool", "shared", "independent"), psnr=25.0,
+        images="cifar10", fixed=dict(n_train=50000, n_test=10000, hidden="32-32", omega=30.0, inits=10, copies=1), inits=("pool", "shared", "independent"), psnr=25.0,
         chosen=dict(fit_steps=1000, fit_lr=1e-3, epochs=40, hint=256, model="tiny", batch_size=256),
     ),
 }
@@ -164,8 +165,13 @@ def resolve(cfg: RunConfig) -> RunConfig:
 
 
 def protocol_of(name: str) -> str:
-    "The protocol that a data set's runs follow unless told otherwise."
-    return {"digits": "digits", "mnist": "mnist-small"}.get(name, "cifar10-small" if name.startswith("cifar10") else "custom")
+    "The protocol that a data set's runs follow unless told otherwise: the first that has its images, or custom."
+    return next((p for p, protocol in PROTOCOLS.items() if protocol.images == _images_of(name)), "custom")
+
+
+def _images_of(name: str) -> str:
+    "The data set that a name such as cifar10, uoft-cs/cifar10 or cifar10-jpeg75 tells of."
+    return name.split("/")[-1].split("-")[0]
 
 # %% ../nbs/08_experiments.ipynb #40ffbef6
 def _typed(cfg: RunConfig) -> RunConfig:
@@ -219,7 +225,7 @@ def hidden_widths(text: str) -> tuple[int, ...]:
 # %% ../nbs/08_experiments.ipynb #a4348246
 def run_id(cfg: RunConfig) -> str:
     "Twelve hexadecimal digits of the hash of the resolved config: data sets by name, not by path, and without the device."
-    return _digest(identity(resolve(cfg)))
+    return json_digest(identity(resolve(cfg)))
 
 
 def identity(cfg: RunConfig) -> dict[str, Any]:
@@ -227,7 +233,8 @@ def identity(cfg: RunConfig) -> dict[str, Any]:
     return {k: v for k, v in asdict(cfg).items() if k != "device"} | dict(dataset=source_name(cfg.dataset))
 
 
-def _digest(value: Any) -> str:
+def json_digest(value: Any) -> str:
+    "Twelve hexadecimal digits of the SHA-256 of a value as JSON with sorted keys; of a record's config, its run id."
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 # %% ../nbs/08_experiments.ipynb #cafa2e9b
@@ -300,7 +307,7 @@ class Run:
         except FileNotFoundError as error:
             place = "replace(run.config, dataset='my/images-{split}.parquet')"
             raise FileNotFoundError(f"the images of {self.folder} were files named {self.config.dataset!r}: say where they are, as in Run(run.folder, {place})") from error
-        return dataset_for(self.config)
+        return dataset_for(self.config, images_for(self.config))
 
     @cached_property
     def model(self) -> INRFormer:
@@ -313,15 +320,28 @@ class Run:
         return model.eval()
 
 # %% ../nbs/08_experiments.ipynb #3bd89afc
-def dataset_for(cfg: RunConfig, *, progress: bool = False) -> INRDataset:
-    "The INR data set of a resolved config, from the cache or fitted into it."
-    train_images, test_images = (load_images(cfg.dataset, split, n) for split, n in (("train", cfg.n_train), ("test", cfg.n_test)))
-    spec = INRSpec(widths=(2, *hidden_widths(cfg.hidden), train_images.images.shape[-1]), omega=cfg.omega, bias_init=cfg.bias_init)
+def images_for(cfg: RunConfig) -> tuple[Images, Images]:
+    "The training and the test images of a resolved config."
+    return load_images(cfg.dataset, "train", cfg.n_train), load_images(cfg.dataset, "test", cfg.n_test)
+
+
+def images_digest(images: tuple[Images, Images]) -> str:
+    "A hash of the pixels and labels of the training and test images."
+    digest = hashlib.sha256()
+    for split in images:
+        for t in (split.images, split.labels):
+            digest.update(t.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def dataset_for(cfg: RunConfig, images: tuple[Images, Images], *, progress: bool = False) -> INRDataset:
+    "The INR data set of a resolved config and its images, from the cache or fitted into it."
+    spec = INRSpec(widths=(2, *hidden_widths(cfg.hidden), images[0].images.shape[-1]), omega=cfg.omega, bias_init=cfg.bias_init)
     names = ("n_train", "n_test", "hidden", "omega", "bias_init", "fit_steps", "fit_lr", "init", "inits", "copies", "test_init", "seed")
     name = source_name(cfg.dataset)
-    folder = cache_folder() / "inrs" / f"{name.replace('/', '--')}-{_digest([FORMAT, images_digest(cfg), {n: getattr(cfg, n) for n in names}])}"
+    folder = cache_folder() / "inrs" / f"{name.replace('/', '--')}-{json_digest([FORMAT, images_digest(images), {n: getattr(cfg, n) for n in names}])}"
     return build_dataset(
-        folder, train_images, test_images, spec, steps=cfg.fit_steps, lr=cfg.fit_lr, init=cfg.init, inits=cfg.inits, copies=cfg.copies,
+        folder, *images, spec, steps=cfg.fit_steps, lr=cfg.fit_lr, init=cfg.init, inits=cfg.inits, copies=cfg.copies,
         test_init=cfg.test_init, seed=cfg.seed, device=cfg.device, progress=progress,
     )
 
@@ -346,7 +366,7 @@ def run(
     cfg: RunConfig,
     *,
     experiment: str | None = None,  # folder under `out`; the protocol's name unless given
-    out: Path | None = None,  # where runs live; `runs` in the project unless given
+    out: str | Path | None = None,  # where runs live; `runs` in the project unless given
     progress: bool = False,  # show progress bars
     stop: Callable[[], bool] = lambda: False,  # asked after every epoch, of which there is at least one: stop here, to be resumed later?
 ) -> Run:
@@ -355,13 +375,13 @@ def run(
     Raises ValueError for a config that cannot run, before anything is written, and MemoryError when the device's memory does not suffice.
     """
     cfg = resolve(cfg)
-    this = Run((out or project_root() / "runs") / (experiment or cfg.protocol) / _digest(identity(cfg)), cfg)
+    this = Run(Path(out or project_root() / "runs") / (experiment or cfg.protocol) / json_digest(identity(cfg)), cfg)
     if this.summary is None:
         try:
             _run(this, progress, stop)
         except torch.cuda.OutOfMemoryError as error:
             raise MemoryError(f"the device's memory does not suffice for batches of {cfg.batch_size} INRs: use a smaller batch_size") from error
-    elif (digest := images_digest(cfg)) != this.summary["images_digest"]:
+    elif (digest := images_digest(images_for(cfg))) != this.summary["images_digest"]:
         raise ValueError(f"{this.folder} is a run on other images named {source_name(cfg.dataset)!r} (digest {this.summary['images_digest']}, not {digest}): rename your files")
     else:
         os.utime(this.folder)
@@ -372,7 +392,9 @@ def _run(this: Run, progress: bool, stop: Callable[[], bool]) -> None:
     "Fit, train, measure and write."
     cfg, workers = this.config, Workers(make_accelerator(this.config.device, this.config.precision))
     with workers.accelerator.main_process_first():
-        dataset = dataset_for(cfg, progress=progress)
+        images = images_for(cfg)
+        dataset, known = dataset_for(cfg, images, progress=progress), identity(cfg) | dict(images_digest=images_digest(images))
+        del images
     if is_main():
         this.folder.mkdir(parents=True, exist_ok=True)
         write_json(this.folder / "config.json", identity(cfg))
@@ -386,23 +408,13 @@ def _run(this: Run, progress: bool, stop: Callable[[], bool]) -> None:
     state = train(
         model, dataset.split("train"), epochs=cfg.epochs, batch_size=cfg.batch_size, lr=cfg.lr, weight_decay=cfg.weight_decay,
         augmentation=AUGMENTATIONS[cfg.augment], noise=cfg.weight_noise, seed=cfg.seed, folder=this.folder, workers=workers, evaluate=evaluate,
-        config=identity(cfg), progress=progress, stop=stop,
+        config=known, progress=progress, stop=stop,
     )
     if state["epoch"] == cfg.epochs and is_main():
         write_json(this.folder / "summary.json", summarize(cfg, dataset, model.cpu(), state, environment(workers)["device"]))
     workers.accelerator.wait_for_everyone()
 
 # %% ../nbs/08_experiments.ipynb #0f90accb
-def images_digest(cfg: RunConfig) -> str:
-    "A hash of the pixels and labels that a resolved config names."
-    digest = hashlib.sha256()
-    for split, n in (("train", cfg.n_train), ("test", cfg.n_test)):
-        images = load_images(cfg.dataset, split, n)
-        for t in (images.images, images.labels):
-            digest.update(t.numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
     "The share of INRs whose largest logit is their label's."
     return (logits.argmax(dim=1) == labels).double().mean().item()
@@ -421,15 +433,15 @@ def summarize(cfg: RunConfig, dataset: INRDataset, model: INRFormer, state: dict
         parameters=sum(p.numel() for p in model.parameters()), inr_parameters=dataset.spec.n_params,
         invariance_error=invariance_error(lambda x: double(x).logits, sample, generator=torch.Generator().manual_seed(0)),
         protocol=protocol_kept(cfg, psnr), dataset=source_name(cfg.dataset),
-        images_digest=images_digest(cfg), device=device,
+        images_digest=state["config"]["images_digest"], device=device,
     )
 
 
 def protocol_kept(cfg: RunConfig, psnr: float) -> str:
     'The name of the protocol that a resolved config kept, or "custom".'
     protocol = PROTOCOLS.get(cfg.protocol)
-    kept = protocol and cfg.init in protocol.inits and psnr >= protocol.psnr and all(getattr(cfg, k) == v for k, v in protocol.fixed.items())
-    return cfg.protocol if kept else "custom"
+    kept = protocol and protocol.images == _images_of(source_name(cfg.dataset)) and cfg.init in protocol.inits and psnr >= protocol.psnr
+    return cfg.protocol if kept and all(getattr(cfg, k) == v for k, v in protocol.fixed.items()) else "custom"
 
 # %% ../nbs/08_experiments.ipynb #0a018342
 def flat_classifier(training: Split) -> Pipeline:
@@ -465,18 +477,18 @@ def record_of(this: Run) -> dict[str, Any]:
     return dict(run_id=this.folder.name, config=identity(this.config), env=env, summary=this.summary, history=this.history)
 
 
-def write_record(record: dict[str, Any], experiment: str, folder: Path | None = None) -> Path:
+def write_record(record: dict[str, Any], experiment: str, folder: str | Path | None = None) -> Path:
     "Put a record into `<experiment>.jsonl`, in place of an older one of the same run; the file is replaced at once, and two sweeps may share it."
-    path = (folder or records_folder()) / f"{experiment}.jsonl"
+    path = Path(folder or records_folder()) / f"{experiment}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path):
         write_lines(path, [*(r for r in read_lines(path) if r["run_id"] != record["run_id"]), record])
     return path
 
 
-def records(experiment: str | None = None, folder: Path | None = None) -> list[dict[str, Any]]:
+def records(experiment: str | None = None, folder: str | Path | None = None) -> list[dict[str, Any]]:
     "The records of an experiment, or of all, in the order in which they were written; none when there is no file."
-    folder = folder or records_folder()
+    folder = Path(folder or records_folder())
     paths = [folder / f"{experiment}.jsonl"] if experiment else sorted(folder.glob("*.jsonl"))
     return [line for path in paths for line in read_lines(path)]
 
@@ -528,6 +540,7 @@ STEPS = ("edge_identity", "shared_fold", "head_start")
 PRESET = PROTOCOLS["digits"].chosen
 CHOICES: list[dict[str, Any]] = [
     dict(), *(dict(model="paper", **{name: DEFAULTS[name] for name in STEPS[:n]}) for n in range(4)), dict(pool="max"), dict(pool="mean"),
+    dict(edge_identity=False), dict(shared_fold=True), dict(head_start=False), dict(raw_scalar=False), dict(max_frequency=10.0),
     *(dict(features=k) for k in (4, 16, 256)), dict(weight_noise=0.0), dict(augment="shift"), dict(canonical=True),
     dict(init="pool"), dict(init="independent"), dict(init="independent", copies=3, epochs=PRESET["epochs"] // 3),
     dict(omega=4.0), dict(omega=16.0), dict(fit_steps=PRESET["fit_steps"] // 2), dict(fit_steps=PRESET["fit_steps"] * 2),
@@ -605,8 +618,8 @@ def sweep(
     configs: list[RunConfig],
     experiment: str,  # name of its records and of its folder under `out`
     *,
-    out: Path | None = None,  # where runs live; `runs` in the project unless given
-    folder: Path | None = None,  # where records are written; `figures/records` in the project unless given
+    out: str | Path | None = None,  # where runs live; `runs` in the project unless given
+    folder: str | Path | None = None,  # where records are written; `figures/records` in the project unless given
     budget: float | None = None,  # minutes after which to begin no run, and to stop at the end of an epoch
     jobs: int = 1,  # runs at a time, each in a process of its own when there are several
     progress: bool = False,
@@ -631,7 +644,7 @@ def sweep(
     return [r for r in recorded(configs, folder) if r]
 
 # %% ../nbs/08_experiments.ipynb #608ae87a
-def recorded(configs: list[RunConfig], folder: Path | None = None) -> list[dict[str, Any] | None]:
+def recorded(configs: list[RunConfig], folder: str | Path | None = None) -> list[dict[str, Any] | None]:
     "The record of each config on the images that it names, in `folder` or among the committed ones; None without one."
     there = [r for place in dict.fromkeys((records_folder(), folder or records_folder())) for r in records(folder=place)]
     return [find_record(cfg, [r for r in there if r["config"]["dataset"] == source_name(cfg.dataset)]) for cfg in configs]
@@ -650,7 +663,7 @@ def attempts(configs: list[RunConfig], jobs: int, how: dict[str, Any]) -> Iterat
         raise RuntimeError(f"one of the {jobs} jobs was killed, most likely for want of memory: try fewer; what is done is on record, and the rest resumes") from error
 
 
-def attempt(cfg: RunConfig, *, experiment: str, out: Path | None, limit: float, progress: bool) -> dict[str, Any] | None:
+def attempt(cfg: RunConfig, *, experiment: str, out: str | Path | None, limit: float, progress: bool) -> dict[str, Any] | None:
     "The record of one run, or of its failure; None when the clock passed `limit` first."
     def over() -> bool:
         return time.time() > limit
@@ -684,6 +697,8 @@ def parse_fields(words: list[str]) -> dict[str, Any]:
 
 def experiment(name: str, protocol: str | None = None) -> tuple[str, list[RunConfig]]:
     "The name of its records and the configs of an experiment, under one protocol where it has several. Raises ValueError, naming them."
+    if name not in EXPERIMENTS:
+        raise ValueError(f"experiment must be one of {list(EXPERIMENTS)}, not {name!r}")
     under = [(cfg.protocol or protocol_of(source_name(cfg.dataset)), cfg) for cfg in EXPERIMENTS[name]]
     several = list(dict.fromkeys(p for p, _ in under))
     if protocol not in (several if len(several) > 1 else [None, *several]):
@@ -691,9 +706,9 @@ def experiment(name: str, protocol: str | None = None) -> tuple[str, list[RunCon
     return name if len(several) == 1 else f"{name}-{protocol}", [cfg for p, cfg in under if protocol in (None, p)]
 
 # %% ../nbs/08_experiments.ipynb #422d04a0
-def last_run(out: Path | None = None) -> Run:
+def last_run(out: str | Path | None = None) -> Run:
     "The finished run that was run, or shown again, last. Raises FileNotFoundError when there is none."
-    found = sorted((out or project_root() / "runs").glob("*/*/summary.json"), key=lambda p: p.parent.stat().st_mtime_ns)
+    found = sorted(Path(out or project_root() / "runs").glob("*/*/summary.json"), key=lambda p: p.parent.stat().st_mtime_ns)
     if not found:
         raise FileNotFoundError("no finished run yet: `make train` makes one")
     folder = found[-1].parent
@@ -769,8 +784,9 @@ def pack_demo(this: Run, folder: Path = DEMO) -> None:
     write_json(folder / "record.json", record_of(this))
 
 
-def load_demo(folder: Path = DEMO) -> Demo:
+def load_demo(folder: str | Path = DEMO) -> Demo:
     "The trained model, its test INRs, the linear classifier and its record. Raises FileNotFoundError when the package was built without them."
+    folder = Path(folder)
     if not (folder / "record.json").exists():
         raise FileNotFoundError(f"no demo in {folder}; `make demo` makes it")
     record = json.loads((folder / "record.json").read_text())

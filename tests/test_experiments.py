@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT
 
 from inrformer.experiments import (
-    DEFAULTS, EXPERIMENTS, Run, RunConfig, config_from, effects, experiment, find_record, grid, identity, main, parse_fields, records, resolve, results, run,
+    DEFAULTS, EXPERIMENTS, Run, RunConfig, config_from, effects, experiment, find_record, grid, identity, main, parse_fields, protocol_kept, records, resolve, results, run,
     run_id, sweep, table, write_record,
 )
 
@@ -75,6 +75,15 @@ def test_two_protocols_are_refused_in_one_table():
     assert mixed[["test_accuracy (mean)", "runs", "seeds", "protocol", "missing"]].tolist() == [0.8, 1, 2, "digits", "1 left the protocol"]
     both = results(ROWS, [record(ROWS[0], 0.8, protocol="custom"), record(ROWS[3], 0.7, protocol="custom")]).iloc[0]
     assert both[["test_accuracy (mean)", "runs", "protocol", "missing"]].tolist() == [pytest.approx(0.75), 2, "custom", ""]
+
+
+@pytest.mark.parametrize(("fields", "psnr", "kept"), [
+    (dict(), 28.0, "digits"), (dict(), 27.9, "custom"), (dict(init="independent"), 30.0, "custom"), (dict(omega=9.0), 30.0, "custom"),
+    (dict(dataset="mnist"), 20.0, "mnist-small"), (dict(dataset="mine/cifar10-jpeg75-{split}.parquet"), 25.0, "cifar10-small"),
+    (dict(dataset="mnist", protocol="cifar10-small"), 30.0, "custom"), (dict(dataset="mine/{split}.parquet", protocol="mnist-small"), 30.0, "custom"),
+])
+def test_a_protocol_is_kept_or_left(fields, psnr, kept):
+    assert protocol_kept(resolve(RunConfig(**fields)), psnr) == kept
 
 
 def test_only_seeds_are_averaged():
@@ -191,6 +200,8 @@ def test_fields_on_the_command_line():
         parse_fields(["epoch=2"])
     with pytest.raises(ValueError, match="aux must be of type bool, not 'false'"):
         parse_fields(["aux=false"])
+    with pytest.raises(ValueError, match="experiment must be one of .*'table3'.*, not 'table4'"):
+        experiment("table4")
     with pytest.raises(ValueError, match="protocols"):
         experiment("table3", "mnist-small")
     with pytest.raises(ValueError, match="protocols"):

@@ -15,6 +15,7 @@ import nbformat
 import pytest
 import torch
 from conftest import ROOT
+from test_data import pictures, write_table
 
 from inrformer.experiments import RunConfig, last_run, load_demo, run, run_id, sweep
 from inrformer.symmetry import permute, random_permutation
@@ -105,6 +106,25 @@ def test_a_damaged_checkpoint_is_named(cache):
         run(RunConfig(**SMALL), out=cache)
 
 
+def test_a_run_stays_with_its_images_finished_or_not(cache):
+    cfg = RunConfig(dataset=str(cache / "mine-{split}.parquet"), **SMALL | dict(n_train=12, n_test=6, epochs=2))
+
+    def write(seed):
+        for split, n in (("train", 12), ("test", 6)):
+            write_table(cache / f"mine-{split}.parquet", images=pictures(n, 8, 8, seed=seed + n), labels=[i % 2 for i in range(n)])
+
+    write(0)
+    stopped = run(cfg, out=str(cache), stop=lambda: True)
+    write(100)
+    with pytest.raises(ValueError, match=r"checkpoint-00001 belongs to another config \(images_digest: '\w+' there, '\w+' here\)"):
+        run(cfg, out=cache)
+    write(0)
+    assert run(cfg, out=cache).summary["images_digest"] in (stopped.folder / "checkpoint-00002" / "state.json").read_text()
+    write(100)
+    with pytest.raises(ValueError, match="is a run on other images named 'mine'"):
+        run(cfg, out=cache)
+
+
 def test_what_is_damaged_or_gone_of_a_finished_run_is_named(cache):
     done = run(RunConfig(**SMALL | dict(epochs=1)), out=cache)
     shutil.rmtree(next(done.folder.glob("checkpoint-*")))
@@ -126,7 +146,7 @@ def test_two_precisions_run_in_one_process(cache):
 def test_the_run_shown_last_is_the_last_run(cache):
     first, _ = (run(RunConfig(**SMALL | dict(epochs=1), seed=s), out=cache) for s in (0, 1))
     run(RunConfig(**SMALL | dict(epochs=1), seed=0), out=cache)
-    assert last_run(cache).folder == first.folder
+    assert last_run(str(cache)).folder == first.folder
 
 
 def test_a_finished_run_is_skipped_and_another_seed_is_another_run(cache):

@@ -452,7 +452,7 @@ axes[0].set_ylabel("cost, smallest size = 1")
 fig.tight_layout()
 
 # %%
-#| fig-alt: "Three log-log plots: time, operations and bytes kept against the number of weights; the points lie along the line of the weights, far below their square."
+#| fig-alt: "Three log-log plots: time, operations and bytes kept against the number of weights; the points lie below the line of the weights, far below that of their square."
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.2))
 span = np.array([by_weights["weights"].min(), by_weights["weights"].max()])
 for ax, measure in zip(axes, measures):

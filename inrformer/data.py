@@ -112,9 +112,11 @@ def _class_names(schema: pa.Schema, labels: Iterable[int]) -> tuple[str, ...]:
 
 
 def _decode(blob: bytes | None, where: str) -> np.ndarray:
-    "The pixels (h, w, c) of an encoded image, 0..255; raises ValueError naming the place when it is neither grey nor RGB."
+    "The pixels (h, w, c) of an encoded image, 0..255; raises ValueError naming the place when it is missing, or neither grey nor RGB."
+    if not blob:
+        raise ValueError(f"{where} holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`")
     try:
-        image = Image.open(io.BytesIO(blob or b""))
+        image = Image.open(io.BytesIO(blob))
         pixels = np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{where} holds no readable image: {error}") from error
@@ -196,8 +198,9 @@ def _find_in_folder(folder: Path, split: str) -> list[str]:
     present = sorted(folder.rglob("*.parquet"))
     found = [path for path in present if re.search(rf"(?<![a-zA-Z]){split}(?![a-zA-Z])", path.stem)]
     if not found:
-        there = [str(path.relative_to(folder)) for path in present]
-        raise FileNotFoundError(f"no file {folder / f'*{split}*.parquet'}; the parquet files there are {there}")
+        advice = 'images are read from parquet tables, and "Your own images" in the how-to (howto.ipynb) writes one'
+        there = f"the parquet files there are {[str(path.relative_to(folder)) for path in present]}" if present else advice
+        raise FileNotFoundError(f"no file {folder / f'*{split}*.parquet'}; {there}")
     kinds = sorted({str(path.parent.relative_to(folder) / _stem(path.name)) for path in found})
     if len(kinds) > 1:
         raise ValueError(f"{folder} holds several data sets, {kinds}: name one by a pattern such as {folder}/NAME-{{split}}.parquet")
@@ -292,10 +295,10 @@ def augment(
     mirror: bool = False,  # left and right change places half of the time
     generator: torch.Generator | None = None,  # source of the draws, on the CPU
 ) -> INR:
-    "Move every INR's image by its own random draw, exactly and in new tensors. Raises ValueError when there is nothing to turn or mirror."
+    "Move every INR's image by its own random draw, exactly and in new tensors. Raises ValueError for ranges that are negative or no numbers, and when there is nothing to turn or mirror."
     b, n = len(inr), inr.spec.widths[0]
-    if min(translate, rotate, zoom) < 0 or zoom >= 1:
-        raise ValueError(f"translate={translate}, rotate={rotate} and zoom={zoom} must not be negative, and zoom must be below 1")
+    if not (0 <= translate < float("inf") and 0 <= rotate < float("inf") and 0 <= zoom < 1):
+        raise ValueError(f"translate={translate}, rotate={rotate} and zoom={zoom} must be finite and not negative, and zoom must be below 1")
     if n != 2 and (rotate or mirror):
         raise ValueError(f"rotate and mirror need INRs of 2 coordinates (row, column), not of {n}")
     u = torch.rand(b, n + 3, dtype=torch.float64, generator=generator) * 2 - 1
@@ -322,11 +325,12 @@ def add_noise(
     *,
     generator: torch.Generator | None = None,  # source of the draws, on the CPU
 ) -> INR:
-    "Add Gaussian noise to every weight and bias, each tensor in its own scale; new tensors. Raises ValueError for a negative size."
-    if size < 0:
-        raise ValueError(f"the size of noise must not be negative, and is {size}")
-    units = iter(size * scale)
-    noisy = [t + next(units) * torch.randn(t.shape, generator=generator).to(t) for t in inr.tensors]
+    "Add Gaussian noise to every weight and bias, each tensor in its own scale; new tensors. Raises ValueError for a size that is negative or no number, and for scales that do not fit."
+    if not 0 <= size < float("inf"):
+        raise ValueError(f"the size of noise must be finite and not negative, and is {size}")
+    if scale.shape != (len(inr.tensors),):
+        raise ValueError(f"a scale of shape {tuple(scale.shape)} does not fit {inr}: needed is one number for each of its {len(inr.tensors)} tensors")
+    noisy = [t + unit * torch.randn(t.shape, generator=generator).to(t) for t, unit in zip(inr.tensors, size * scale)]
     return INR(tuple(noisy[: inr.spec.depth]), tuple(noisy[inr.spec.depth :]), inr.spec)
 
 # %% ../nbs/03_data.ipynb #4a2e299a
@@ -752,7 +756,7 @@ def _fit_missing(folder: Path, record: dict, shards: list[_Shard], images: dict[
 def _describe(train: Images, test: Images, spec: INRSpec, settings: dict, **more: Any) -> dict:
     "What a data set of INRs is: everything that its contents depend on. Raises ValueError when an image is on both sides."
     prints = [_fingerprints(images) for images in (train, test)]
-    _check_disjoint(*prints, "pixels", "leave them out of one side, as in train[keep]")
+    _check_disjoint(*prints, "pixels", "leave them out of one side, as in train[keep], or remove them from the table")
     content = [(p, images.labels.tolist(), images.ids.tolist()) for p, images in zip(prints, (train, test))]
     return dict(
         settings, format=FORMAT, spec=json.loads(spec.to_json()), inits=settings["inits"] if settings["init"] == "pool" else None, **more,

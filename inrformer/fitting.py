@@ -273,7 +273,7 @@ def fit(
     """Fit one SIREN to each image, by Adam on the mean squared error over the pixels.
 
     Images in [0, 1] are scaled to [-1, 1]. An INR depends on its image, id and seed only, bit for bit, for one chunk size, kind of device and `code_path`.
-    Raises ValueError when images and spec do not fit, values leave [0, 1], or the fit diverges; MemoryError when a chunk is too large.
+    Raises ValueError when images and spec do not fit, values leave [0, 1], or a fit diverges (its PSNR is below 0 dB); MemoryError when a chunk is too large.
     """
     check_images(images, spec, stride)
     ids = list(range(len(images)) if ids is None else ids)
@@ -299,8 +299,8 @@ def fit(
             parts.append(part)
             bar.add(part[1])
     inr, quality = INR.cat([inr for inr, _ in parts]), torch.cat([quality for _, quality in parts])
-    if (diverged := quality.isnan() | (quality == -math.inf)).any():
-        raise ValueError(f"{int(diverged.sum())} of {len(quality)} fits diverged at lr={lr}: use a smaller learning rate")
+    if (diverged := ~(quality >= 0)).any():
+        raise ValueError(f"{int(diverged.sum())} of {len(quality)} fits diverged at lr={lr} (PSNR below 0 dB or NaN): use a smaller learning rate")
     return FitResult(inr, quality, seeds)
 
 # %% ../nbs/02_fitting.ipynb #9c02898c

@@ -126,9 +126,9 @@ class INR:
         self,
         coords: Float[Tensor, "*b q n0"],  # (q, n_0) for all or (b, q, n_0) for each, in [-1, 1]
     ) -> Float[Tensor, "b q c"]:
-        "Evaluate every INR at `coords`: (b, q, c), images in [-1, 1] when fitted by `inrformer.fitting`."
+        "Evaluate every INR at `coords`: (b, q, c), images in [-1, 1] when fitted by `inrformer.fitting`. Raises ValueError when they do not fit."
         wanted = (self.dtype, self.spec.widths[0])
-        if (coords.dtype, coords.shape[-1]) != wanted or (coords.ndim == 3 and len(coords) != len(self)):
+        if coords.ndim not in (2, 3) or (coords.dtype, coords.shape[-1]) != wanted or (coords.ndim == 3 and len(coords) != len(self)):
             raise ValueError(f"coordinates {coords.dtype} of shape {tuple(coords.shape)} do not fit {self}: needed are {wanted[0]}, (q, {wanted[1]}) or ({len(self)}, q, {wanted[1]})")
         omega, z = self.spec.omega, coords.mT.expand(len(self), *coords.mT.shape[-2:])
         with torch.autocast(self.device.type, enabled=False):
@@ -180,10 +180,10 @@ class INR:
 
     @classmethod
     def from_flat(cls, rows: Float[Tensor, "b p"], spec: INRSpec) -> "INR":
-        "The INRs whose `flat()` is `rows`; the tensors are views of it."
+        "The INRs whose `flat()` is `rows`; the tensors are views of it. Raises ValueError when they are not of that shape."
         sizes = [n for o, i in spec.weight_shapes for n in (o * i, o)]
-        if rows.shape[1] != sum(sizes):
-            raise ValueError(f"rows of {rows.shape[1]} numbers are no INRs of widths {spec.widths}, which have {sum(sizes)}")
+        if rows.ndim != 2 or rows.shape[1] != sum(sizes):
+            raise ValueError(f"rows of shape {tuple(rows.shape)} are no INRs of widths {spec.widths}: needed is (b, {sum(sizes)})")
         parts = rows.split(sizes, dim=1)
         weights = tuple(rearrange(w, "b (o i) -> b o i", o=o, i=i) for w, (o, i) in zip(parts[::2], spec.weight_shapes))
         return cls(weights, tuple(parts[1::2]), spec)

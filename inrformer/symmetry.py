@@ -23,14 +23,19 @@ from .inr import INR, INRSpec
 class Permutation:
     """A reordering of the hidden neurons of each INR of a batch: an element of S_{n_1} x ... x S_{n_{L-1}}.
 
-    `indices[l-1]`: (b, n_l) integers, each row an ordering of 0..n_l-1. Raises ValueError when a row is not.
+    `indices[l-1]`: (b, n_l), int64, each row an ordering of 0..n_l-1. Raises ValueError when a row is not, or when there are no layers.
     """
 
     indices: tuple[Int[Tensor, "b _"], ...]  # one per hidden layer: which neuron comes to each place
 
     def __post_init__(self):
         object.__setattr__(self, "indices", tuple(self.indices))
+        if not self.indices:
+            raise ValueError("a permutation needs indices (b, n_l) of at least one hidden layer")
         for l, index in enumerate(self.indices, 1):
+            if not isinstance(index, Tensor) or (index.dtype, index.ndim) != (torch.int64, 2):
+                found = f"{index.dtype} of shape {tuple(index.shape)}" if isinstance(index, Tensor) else f"a {type(index).__name__}"
+                raise ValueError(f"indices of hidden layer {l} must be an int64 tensor (b, n_{l}), not {found}")
             if not torch.equal(index.sort(dim=1).values, torch.arange(index.shape[1], device=index.device).expand_as(index)):
                 raise ValueError(f"indices of hidden layer {l} must order 0..{index.shape[1] - 1} in every row, each number once")
 
@@ -87,7 +92,9 @@ def _reorder(x: Any, rows: list[Tensor | None], cols: list[Tensor | None]) -> An
 
 
 def _layer_indices(x: Any, perm: Permutation) -> list[Tensor | None]:
-    "The index of every layer 0..L, None where the order is fixed; raises ValueError unless `perm` fits `x`."
+    "The index of every layer 0..L, None where the order is fixed; raises TypeError when `x` has no hidden neurons, ValueError unless `perm` fits it."
+    if not hasattr(x, "spec"):
+        raise TypeError(f"hidden neurons are those of an INR or a Graph, not of a {type(x).__name__}")
     wanted = [(len(x), n) for n in x.spec.hidden]
     if perm.shapes != wanted:
         raise ValueError(f"a permutation of shapes {perm.shapes} cannot act on a batch that needs {wanted}")
@@ -98,7 +105,7 @@ def permute(
     x: Any,  # an `INR` or a `Graph` of b networks
     perm: Permutation,  # one ordering per hidden layer and network
 ) -> Any:
-    "Reorder the hidden neurons of `x`, rows and columns together (INRFormer, appendix A). Raises ValueError when shapes do not fit."
+    "Reorder the hidden neurons of `x`, rows and columns together (INRFormer, appendix A). Raises ValueError when shapes do not fit, TypeError unless `x` is one of the two."
     index = _layer_indices(x, perm)
     return _reorder(x, index, index)
 

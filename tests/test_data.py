@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from inrformer.data import (
     TEST_IDS,
     Images,
     INRDataset,
+    add_noise,
     augment,
     build_dataset,
     cache_folder,
@@ -471,7 +473,7 @@ def test_overlaps_and_senseless_settings_are_refused(digits, tmp_path):
     wide = Images(test.images.repeat(1, 1, 2, 1), test.labels, test.ids, test.classes, test.name)
     cases = {
         "2 test images have the ids of training images, first test image 0 that of training image 8": (train[:10], train[8:12], {}),
-        "2 test images have the pixels of training images": (train[:10], disguised, {}),
+        "2 test images have the pixels of training images, .* or remove them from the table": (train[:10], disguised, {}),
         "must differ from each other": (train[[1, 1]], test, {}),
         "must have one size": (train, wide, {}),
         'test_init="other" means nothing': (train, test, dict(init="independent", test_init="other")),
@@ -547,7 +549,7 @@ def test_tables_that_cannot_be_used(name, shown, tmp_path):
         sizes=r"row 1 of .* is \(5, 4, 1\), the first is \(4, 4, 1\)",
         kinds=r"row 1 of .* is \(4, 4, 3\), the first is \(4, 4, 1\)",
         alpha="mode RGBA",
-        bytes="row 0 of .* holds no readable image",
+        bytes="row 0 of .* holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`",
         noise="row 0 of .* holds no readable image",
         unlabelled="row 1 of .*x-train.parquet has the label None: every image needs a label",
         negative="row 0 of .*x-train.parquet has the label -1: every image needs a label",
@@ -567,6 +569,9 @@ def test_files_that_are_missing_or_mixed_up(tmp_path):
         load_images(str(tmp_path / "nowhere" / "birds-{split}.parquet"), "train")
     with pytest.raises(FileNotFoundError, match=r"\*test\*.parquet; the parquet files there are \['cats-train"):
         load_images(tmp_path, "test")
+    (tmp_path / "pictures").mkdir(), (tmp_path / "pictures" / "train-1.png").touch()
+    with pytest.raises(FileNotFoundError, match=r"no file .*\*train\*.parquet; images are read from parquet tables, and .* \(howto.ipynb\) writes one"):
+        load_images(tmp_path / "pictures", "train")
     with pytest.raises(ValueError, match=r"several data sets, \['cats', 'dogs'\]"):
         load_images(tmp_path, "train")
     with pytest.raises(FileNotFoundError, match='is not "digits", a Hub name'):
@@ -644,9 +649,20 @@ def test_augment_refuses_what_it_cannot_do():
     for inr, options in ((volume, dict(rotate=5.0)), (line, dict(mirror=True))):
         with pytest.raises(ValueError, match="2 coordinates"):
             augment(inr, **options)
-    for options in (dict(zoom=1.0), dict(translate=-0.1), dict(rotate=-5.0)):
-        with pytest.raises(ValueError, match="must not be negative, and zoom must be below 1"):
+    for options in (dict(zoom=1.0), dict(translate=-0.1), dict(rotate=-5.0), *({name: math.nan} for name in ("translate", "rotate", "zoom")), dict(rotate=math.inf)):
+        with pytest.raises(ValueError, match="must be finite and not negative, and zoom must be below 1"):
             augment(line, **options)
+
+
+def test_noise_refuses_what_it_cannot_scale():
+    inr, scale = init_siren(SPEC, 2, generator=seeded(0)), torch.ones(6)
+    assert add_noise(inr, 0.1, scale, generator=seeded(1)).check_finite().flat().std() > inr.flat().std() > 0
+    for size in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="the size of noise must be finite and not negative"):
+            add_noise(inr, size, scale)
+    for n in (5, 7):
+        with pytest.raises(ValueError, match=rf"a scale of shape \({n},\) does not fit .*: needed is one number for each of its 6 tensors"):
+            add_noise(inr, 0.1, torch.ones(n))
 
 
 def test_statistics_do_not_know_the_order_of_neurons(unkilled):

@@ -195,7 +195,8 @@ def test_what_cannot_be_fitted_is_refused(pieces):
         "steps=-1 must not be negative": dict(steps=-1),
         "chunk=0 must be at least 1": dict(chunk=0),
         "init must be one of": dict(init="random"),
-        "16 of 16 fits diverged at lr=1e.20: use a smaller": dict(lr=1e20, steps=20),
+        r"16 of 16 fits diverged at lr=1e.20 .*: use a smaller": dict(lr=1e20, steps=20),
+        r"16 of 16 fits diverged at lr=1000.0 \(PSNR below 0 dB or NaN\)": dict(lr=1e3, steps=20),
         r"must lie in \[0, 1\]": dict(images=pieces * 255),
         "there are no images": dict(images=pieces[:0]),
         "there is no device 'foo' to fit on here": dict(device="foo"),
@@ -235,7 +236,7 @@ def test_the_benchmark_runs_and_keeps_its_record(tmp_path):
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
 
 
-@pytest.mark.parametrize("name, value, message", [("repeat", 3, "unexpected keyword argument 'repeat'"), ("record", "yes", "record must be of type bool, not 'yes'")])
+@pytest.mark.parametrize("name, value, message", [("repeat", 3, "unexpected keyword argument 'repeat'"), ("dataclass", 3, "unexpected keyword argument 'dataclass'"), ("record", "yes", "record must be of type bool, not 'yes'")])
 def test_the_benchmark_refuses_what_it_does_not_know(name, value, message, tmp_path):
     done = papermill(tmp_path, "-p", name, value)
     assert done.returncode != 0 and message in done.stderr

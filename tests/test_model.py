@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from inrformer.graph import GraphBuilder, WeightEmbedding
-from inrformer.inr import INRSpec, Statistics, init_siren, load_inr, save_inr
+from inrformer.inr import INR, INRSpec, Statistics, init_siren, load_inr, save_inr
 from inrformer.layers import Block
 from inrformer.model import MODELS, INRFormer
 from inrformer.symmetry import (
+    Permutation,
     canonicalize,
     equivariance_error,
     flip_signs,
@@ -98,6 +99,31 @@ def test_permutations_form_a_group(seed):
         assert torch.equal(a, b)
     back = permute(permute(graph, p), p.inverse())
     assert all(torch.equal(a, b) for a, b in zip((*back.nodes, *back.edges), (*graph.nodes, *graph.edges)))
+
+
+def test_what_permutes_nothing_is_refused(seed):
+    index = torch.arange(4).repeat(3, 1)
+    cases = {
+        r"hidden layer 2 must be an int64 tensor \(b, n_2\), not torch.int32 of shape \(3, 4\)": (index, index.int()),
+        "each number once": (index * 0,),
+        "at least one hidden layer": (),
+    }
+    for message, indices in cases.items():
+        with pytest.raises(ValueError, match=message):
+            Permutation(indices)
+    with pytest.raises(TypeError, match="those of an INR or a Graph, not of a Tensor"):
+        permute(torch.zeros(3, 4), Permutation((index,)))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 2), (3, 4, 2), (4, 3)])
+def test_coordinates_of_another_shape_are_refused(shape, seed):
+    with pytest.raises(ValueError, match=r"do not fit .*: needed are torch.float32, \(q, 2\) or \(2, q, 2\)"):
+        init_siren(INRSpec(), 2, generator=seed)(torch.zeros(shape))
+
+
+def test_rows_of_another_length_are_refused():
+    with pytest.raises(ValueError, match=r"rows of shape \(2, 7\) are no INRs of widths \(2, 4, 1\): needed is \(b, 17\)"):
+        INR.from_flat(torch.zeros(2, 7), INRSpec(widths=(2, 4, 1)))
 
 
 @pytest.mark.parametrize("bias_init", ["uniform", "zero"])

@@ -51,7 +51,7 @@ class Settings:
                 raise TypeError(f"{field.name} must be of type {field.type.__name__}, not {value!r}")
 
 
-names_before = set(globals()) - {field.name for field in fields(Settings)}
+_before = {k: v for k, v in globals().items() if k not in Settings.__annotations__}
 
 # %% tags=["parameters"]
 dataset: str = "photo"  # pieces of a bundled photograph, or a source of images: cifar10, a folder, a pattern holding {split}
@@ -65,7 +65,7 @@ compiler: bool = False  # also time what torch.compile makes of a step; needs a 
 record: bool = False  # write figures/benchmarks/fitting.jsonl
 
 # %%
-given = {k: v for k, v in globals().items() if k not in names_before and not k.startswith("_") and k != "names_before"}
+given = {k: v for k, v in globals().items() if (k not in _before or v is not _before[k]) and not k.startswith("_")}
 settings = Settings(**given)
 
 # %%

@@ -7,7 +7,7 @@ __all__ = ['PROTOCOLS', 'DEFAULTS', 'TABLE3', 'STEPS', 'PRESET', 'CHOICES', 'EXP
            'resolve', 'protocol_of', 'hidden_widths', 'run_id', 'identity', 'json_digest', 'config_from',
            'project_root', 'environment', 'Run', 'images_for', 'images_digest', 'dataset_for', 'model_for',
            'build_model', 'run', 'accuracy', 'summarize', 'protocol_kept', 'flat_classifier', 'as_linear',
-           'records_folder', 'record_of', 'write_record', 'records', 'find_record', 'table', 'grid', 'row_name',
+           'records_folder', 'record_of', 'write_record', 'records', 'find_record', 'table', 'with_seeds', 'row_name',
            'runs_of', 'results', 'effects', 'sweep', 'recorded', 'attempts', 'attempt', 'parse_fields', 'experiment',
            'last_run', 'parser', 'main', 'sweep_and_show', 'Demo', 'pack_demo', 'load_demo']
 
@@ -27,6 +27,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -36,6 +37,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import torch
+from filelock import Timeout
 from safetensors.torch import load_file, load_model, save_file, save_model
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -139,7 +141,7 @@ class RunConfig:
     precision: str | None = None  # fp32 or bf16; bf16 on a GPU that has it
     device: str | None = None  # cpu or cuda; the GPU where there is one. Not part of the hash
 
-# %% ../nbs/08_experiments.ipynb #d5f2d917
+# %% ../nbs/08_experiments.ipynb #b0e716a9
 def resolve(cfg: RunConfig) -> RunConfig:
     "Fill every None with the protocol's choice. Raises ValueError or TypeError, naming the field and what it may be, for values that cannot run."
     cfg = _typed(cfg)
@@ -166,10 +168,10 @@ def resolve(cfg: RunConfig) -> RunConfig:
 
 def protocol_of(name: str) -> str:
     "The protocol that a data set's runs follow unless told otherwise: the first that has its images, or custom."
-    return next((p for p, protocol in PROTOCOLS.items() if protocol.images == _images_of(name)), "custom")
+    return next((p for p, protocol in PROTOCOLS.items() if protocol.images == _base_name(name)), "custom")
 
 
-def _images_of(name: str) -> str:
+def _base_name(name: str) -> str:
     "The data set that a name such as cifar10, uoft-cs/cifar10 or cifar10-jpeg75 tells of."
     return name.split("/")[-1].split("-")[0]
 
@@ -372,29 +374,52 @@ def run(
 ) -> Run:
     """Fit, train, measure and write one run; resume it where it stopped, and skip it when it is done.
 
-    Raises ValueError for a config that cannot run, before anything is written, and MemoryError when the device's memory does not suffice.
+    Raises ValueError for a config that cannot run, before anything is written, RuntimeError when another process is at it, and MemoryError when the
+    device's memory does not suffice.
     """
     cfg = resolve(cfg)
+    images = images_for(cfg)
     this = Run(Path(out or project_root() / "runs") / (experiment or cfg.protocol) / json_digest(identity(cfg)), cfg)
     if this.summary is None:
         try:
-            _run(this, progress, stop)
+            _run(this, images, progress, stop)
         except torch.cuda.OutOfMemoryError as error:
             raise MemoryError(f"the device's memory does not suffice for batches of {cfg.batch_size} INRs: use a smaller batch_size") from error
-    elif (digest := images_digest(images_for(cfg))) != this.summary["images_digest"]:
+    elif (digest := images_digest(images)) != this.summary["images_digest"]:
         raise ValueError(f"{this.folder} is a run on other images named {source_name(cfg.dataset)!r} (digest {this.summary['images_digest']}, not {digest}): rename your files")
     else:
         os.utime(this.folder)
     return this
 
 
-def _run(this: Run, progress: bool, stop: Callable[[], bool]) -> None:
+def _run(this: Run, images: tuple[Images, Images], progress: bool, stop: Callable[[], bool]) -> None:
+    "Work on a run, alone."
+    workers = Workers(make_accelerator(this.config.device, this.config.precision))
+    with _alone(this.folder) if is_main() else nullcontext():
+        if agreed(this.summary is None):
+            _work(this, images, workers, progress, stop)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    "Keep other processes from a run's folder. Raises RuntimeError when one is there."
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    held = lock(folder, 0.0)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise RuntimeError(f"another process is at the run {folder}: wait for it, or stop it") from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _work(this: Run, images: tuple[Images, Images], workers: Workers, progress: bool, stop: Callable[[], bool]) -> None:
     "Fit, train, measure and write."
-    cfg, workers = this.config, Workers(make_accelerator(this.config.device, this.config.precision))
+    cfg = this.config
     with workers.accelerator.main_process_first():
-        images = images_for(cfg)
-        dataset, known = dataset_for(cfg, images, progress=progress), identity(cfg) | dict(images_digest=images_digest(images))
-        del images
+        dataset = dataset_for(cfg, images, progress=progress)
     if is_main():
         this.folder.mkdir(parents=True, exist_ok=True)
         write_json(this.folder / "config.json", identity(cfg))
@@ -408,7 +433,7 @@ def _run(this: Run, progress: bool, stop: Callable[[], bool]) -> None:
     state = train(
         model, dataset.split("train"), epochs=cfg.epochs, batch_size=cfg.batch_size, lr=cfg.lr, weight_decay=cfg.weight_decay,
         augmentation=AUGMENTATIONS[cfg.augment], noise=cfg.weight_noise, seed=cfg.seed, folder=this.folder, workers=workers, evaluate=evaluate,
-        config=known, progress=progress, stop=stop,
+        config=identity(cfg) | dict(images_digest=images_digest(images)), progress=progress, stop=stop,
     )
     if state["epoch"] == cfg.epochs and is_main():
         write_json(this.folder / "summary.json", summarize(cfg, dataset, model.cpu(), state, environment(workers)["device"]))
@@ -440,7 +465,7 @@ def summarize(cfg: RunConfig, dataset: INRDataset, model: INRFormer, state: dict
 def protocol_kept(cfg: RunConfig, psnr: float) -> str:
     'The name of the protocol that a resolved config kept, or "custom".'
     protocol = PROTOCOLS.get(cfg.protocol)
-    kept = protocol and protocol.images == _images_of(source_name(cfg.dataset)) and cfg.init in protocol.inits and psnr >= protocol.psnr
+    kept = protocol and protocol.images == _base_name(source_name(cfg.dataset)) and cfg.init in protocol.inits and psnr >= protocol.psnr
     return cfg.protocol if kept and all(getattr(cfg, k) == v for k, v in protocol.fixed.items()) else "custom"
 
 # %% ../nbs/08_experiments.ipynb #0a018342
@@ -518,8 +543,8 @@ def table(
 
 
 def _average(row: Any, runs: list[dict[str, Any]], values: tuple[str, ...]) -> dict[str, Any]:
-    "Mean, smallest and largest of each value over runs that differ in their seed alone; a value that no run has stays empty."
-    shared = set.intersection(*(set(r["config"]) for r in runs)) - {"seed"}
+    "Mean, smallest and largest of each value over runs that differ in their seed, and in their device's precision, alone; a value that no run has stays empty."
+    shared = set.intersection(*(set(r["config"]) for r in runs)) - {"seed", "precision"}
     if mixed := sorted(k for k in shared if len({r["config"][k] for r in runs}) > 1):
         raise ValueError(f"the row {row} mixes runs that differ in {', '.join(mixed)}: name the fields, or leave the old records out")
     if len({r["config"]["seed"] for r in runs}) < len(runs):
@@ -528,7 +553,7 @@ def _average(row: Any, runs: list[dict[str, Any]], values: tuple[str, ...]) -> d
     return {f"{v} ({name})": found[v].agg(name) for v in values for name in ("mean", "min", "max")} | dict(runs=len(runs))
 
 # %% ../nbs/08_experiments.ipynb #716d0e4c
-def grid(rows: Iterable[dict[str, Any]], seeds: int, **common: Any) -> list[RunConfig]:
+def with_seeds(rows: Iterable[dict[str, Any]], seeds: int, **common: Any) -> list[RunConfig]:
     "A config for every seed and row; a row's fields go before the common ones."
     return [RunConfig(**common | row, seed=seed) for seed in range(seeds) for row in rows]
 
@@ -553,15 +578,15 @@ EXPERIMENTS: dict[str, list[RunConfig]] = {
     + [RunConfig(dataset="mnist", init="independent", copies=3, epochs=16, seed=s) for s in range(3)],
     "cifar10-small": [RunConfig(dataset="cifar10")],
     "table3": [
-        *grid(TABLE3, 5, protocol="digits", hint=256, query=64, features=32),
-        *grid(TABLE3, 3, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32, epochs=12),
-        *grid(TABLE3, 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
+        *with_seeds(TABLE3, 5, protocol="digits", hint=256, query=64, features=32),
+        *with_seeds(TABLE3, 3, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32, epochs=12),
+        *with_seeds(TABLE3, 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     ],
-    "table2": grid([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
-    "splits": grid([dict(model="tiny"), dict(model="tiny", dim=108, edge_dim=108)], 2, protocol="mnist-small", dataset="mnist", fit_steps=110, features=32, epochs=16),
+    "table2": with_seeds([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
+    "splits": with_seeds([dict(model="tiny"), dict(model="tiny", dim=108, edge_dim=108)], 2, protocol="mnist-small", dataset="mnist", fit_steps=110, features=32, epochs=16),
     "choices": [
-        *grid(CHOICES, 3, protocol="digits", features=64),
-        *grid([dict(), dict(init="shared"), dict(init="independent")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
+        *with_seeds(CHOICES, 3, protocol="digits", features=64),
+        *with_seeds([dict(), dict(init="shared"), dict(init="independent")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     ],
 }
 
@@ -599,6 +624,8 @@ def _line(there: list[dict[str, Any] | None], values: tuple[str, ...]) -> dict[s
         notes.append("not yet run" if not any(there) else f"{there.count(None)} not yet run")
     if len(kept) < len(done):
         notes.append(f"{len(done) - len(kept)} left the protocol")
+    if len(kinds := {r["config"].get("precision") for r in kept}) > 1:
+        notes.append(f"mixes {' and '.join(sorted(map(str, kinds)))}")
     return dict(
         **(_average("of the grid", kept, values) if kept else dict(runs=0)), seeds=len(there), protocol=kept[0]["summary"]["protocol"] if kept else "",
         run_ids=" ".join(r["run_id"] for r in kept), missing="; ".join(dict.fromkeys(notes)),
@@ -606,10 +633,13 @@ def _line(there: list[dict[str, Any] | None], values: tuple[str, ...]) -> dict[s
 
 # %% ../nbs/08_experiments.ipynb #44c2a71b
 def effects(configs: list[RunConfig], found: list[dict[str, Any]], value: str = "test_accuracy") -> pd.DataFrame:
-    "For every finished run, its value less that of the first row's run of the same seed and protocol; runs without such a partner are left out."
+    "For every finished run, its value less that of the first row's run of the same seed, protocol and precision; runs without such a partner are left out."
+    def known_by(line: Any) -> tuple:
+        return line.seed, line.record["summary"]["protocol"], line.record["config"].get("precision")
+
     runs = [line for line in runs_of(configs, found).itertuples() if line.record and line.record["summary"]]
-    first = {(line.seed, line.record["summary"]["protocol"]): line.record["summary"][value] for line in runs if line.row == row_name(configs[0], configs[0])}
-    pairs = [(line, first.get((line.seed, line.record["summary"]["protocol"]))) for line in runs]
+    first = {known_by(line): line.record["summary"][value] for line in runs if line.row == row_name(configs[0], configs[0])}
+    pairs = [(line, first.get(known_by(line))) for line in runs]
     lines = [dict(row=line.row, seed=line.seed, effect=line.record["summary"][value] - partner) for line, partner in pairs if partner is not None]
     return pd.DataFrame(lines, columns=["row", "seed", "effect"]).astype(dict(effect=float))
 

@@ -213,17 +213,19 @@ def pick_chunk(
     device: torch.device,
     stride: int = 1,
 ) -> int:
-    "INRs at once: as many as keep a layer's activations at about 1 MB on a CPU (and at most 32), 1 GB on a GPU (and at most 4,096)."
-    numbers, most = (2**18, 32) if device.type == "cpu" else (2**28, 4096)
+    "INRs at once: as many as keep a layer's activations at about 1 MB on a CPU (and at most 32), 1 GB on a GPU (and at most 1,024, a shard)."
+    numbers, most = (2**18, 32) if device.type == "cpu" else (2**28, 1024)
     return min(most, max(1, numbers * stride**2 // (max(spec.hidden) * math.prod(sizes))))
 
 
 def check_images(images: Tensor, spec: INRSpec, stride: int = 1) -> None:
-    "Raise ValueError unless `images` are (b, h, w, c) in [0, 1], `stride` divides h and w, and `spec` has 2 coordinates and c channels."
+    "Raise ValueError unless `images` are floating-point (b, h, w, c) in [0, 1], `stride` divides h and w, and `spec` has 2 coordinates and c channels."
     if images.ndim != 4 or images.shape[-1] != spec.widths[-1] or spec.widths[0] != 2:
         raise ValueError(f"images of shape {tuple(images.shape)} do not fit widths {spec.widths}: needed are (b, height, width, c) images, 2 coordinates, c channels")
     if not len(images):
         raise ValueError("there are no images to fit")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floating-point numbers in [0, 1], not {images.dtype}: use .float(), and divide bytes by 255")
     if images.isnan().any():
         raise ValueError("images must lie in [0, 1], and some values are NaN")
     if not (images.min() >= 0 and images.max() <= 1):

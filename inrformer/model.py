@@ -59,10 +59,11 @@ class INR2INR(nn.Module):
         start: Float[Tensor, "b *s"],  # that tensor of the input INRs
         scale: Float[Tensor, ""],  # its unit of change
     ) -> Float[Tensor, "b_k *s"]:
-        "k numbers from each vector, k leading; with a head start, the change of `start` by so many scales."
+        "k numbers from each vector, k leading; with a head start, the change of `start` by so many scales. Weights of INRs do not survive bfloat16."
         unit = scale if self.head_start else torch.ones_like(scale)
         weight, bias = unit * linear.weight, unit * linear.bias
-        numbers = torch.baddbmm(bias[:, None], weight.expand(len(vectors), -1, -1), vectors.flatten(1, -2).mT)
+        with torch.autocast(vectors.device.type, enabled=False):
+            numbers = torch.baddbmm(bias[:, None], weight.expand(len(vectors), -1, -1), vectors.to(weight.dtype).flatten(1, -2).mT)
         numbers = numbers.unflatten(2, vectors.shape[1:-1])
         return (start[:, None] + numbers if self.head_start else numbers).flatten(0, 1)
 
@@ -161,10 +162,7 @@ class INRFormer(nn.Module):
     ) -> Output:
         self._check(inr, hint)
         inr = canonicalize(inr) if self.canonical else inr
-        embedded = self.build.embed(inr)
-        edges = self.build.first_edges(embedded)
-        nodes = self.build.first_nodes(embedded, edges, self.build.hint_vectors(len(inr), hint))
-        graphs = [Graph(nodes, edges, inr.spec)]
+        graphs = [self.build(inr, hint)]
         for block in self.blocks:
             graphs.append(block(graphs[-1]))
         last = Graph(tuple(map(self.norm_nodes, graphs[-1].nodes)), tuple(map(self.norm_edges, graphs[-1].edges)), inr.spec)
@@ -176,7 +174,7 @@ class INRFormer(nn.Module):
         crop = self.show_crop(inr, last) if self.show_crop else None
         if not stages:
             return Output(logits, crop)
-        named = {"weight embedding": embedded, "nodes": graphs[0], **{f"block {i}": g for i, g in enumerate(graphs[1:], 1)}}
+        named = {"weight embedding": self.build.embed(inr), "nodes": graphs[0], **{f"block {i}": g for i, g in enumerate(graphs[1:], 1)}}
         return Output(logits, crop, named | {"output INR": feature_graph(translated, self.features), "features": features, "logits": logits})
 
     def _check(self, inr: INR, hint: Tensor | None) -> None:

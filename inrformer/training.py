@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
@@ -77,17 +78,16 @@ def batches(
 ) -> Iterator[tuple[INR, Int[Tensor, "b"], Float[Tensor, "b q n0"] | None]]:
     "The batches of one epoch: augmented INRs, labels and hints, on the device of `train`."
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(len(train), generator=generator)
+    order = torch.randperm(len(train), generator=generator).to(train.labels.device)
     for picks in order.split(batch_size)[: max(1, len(train) // batch_size)]:
-        picks = picks.to(train.labels.device)
         inr = augment(train.inr[picks], **augmentation, generator=generator) if augmentation else train.inr[picks]
         inr = add_noise(inr, noise, scale, generator=generator) if noise else inr
-        hint = None if points is None else draw_hints(len(picks), points, generator=generator).to(picks.device)
+        hint = None if points is None else draw_hints(len(picks), points, generator=generator).to(picks.device, non_blocking=True)
         yield inr, train.labels[picks], hint
 
 # %% ../nbs/07_training.ipynb #777bf4d7
 class Workers:
-    """Computes gradients and logits of a batch, shared between processes and, on a CPU, threads.
+    """Computes gradients of a batch, shared between processes and, on a CPU, threads, and logits, which every process computes for itself, on its threads.
 
     Every share holds every k-th INR of the batch; sums run in a fixed order, so that equal thread and process counts give equal bits.
     """
@@ -205,7 +205,8 @@ def make_accelerator(device: str | None = None, precision: str | None = None) ->
     "What gives a run its device, precision and processes; every run of a process has its own."
     mixed = "bf16" if resolve_precision(device, precision) == "bf16" else "no"
     AcceleratorState._reset_state(reset_partial_state=not is_distributed())
-    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), mixed_precision=mixed)
+    patience = InitProcessGroupKwargs(backend=None, timeout=timedelta(days=1))  # all wait while the main process fits
+    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), mixed_precision=mixed, kwargs_handlers=[patience])
 
 
 def is_distributed() -> bool:
@@ -230,7 +231,7 @@ def train(
     epochs: int,
     batch_size: int,
     lr: float,  # AdamW's peak learning rate
-    weight_decay: float,  # on matrices, not on vectors
+    weight_decay: float,  # on maps and stacks of learned vectors, not on biases and norms
     augmentation: dict[str, Any],  # keyword arguments of `inrformer.data.augment`
     noise: float,  # on the weights, in units of each tensor's scale
     seed: int,
@@ -278,7 +279,7 @@ def train(
 
 
 def make_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    "AdamW that decays matrices, not vectors."
+    "AdamW that decays parameters of two and more axes, maps and stacks of learned vectors, and not biases and norms."
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [dict(params=decayed, weight_decay=weight_decay), dict(params=plain, weight_decay=0.0)]

@@ -17,12 +17,12 @@ import pytest
 from conftest import ROOT
 
 from inrformer.experiments import (
-    DEFAULTS, EXPERIMENTS, Run, RunConfig, config_from, effects, experiment, find_record, grid, identity, main, parse_fields, protocol_kept, records, resolve, results, run,
-    run_id, sweep, table, write_record,
+    DEFAULTS, EXPERIMENTS, Run, RunConfig, config_from, effects, experiment, find_record, identity, main, parse_fields, protocol_kept, records, resolve, results, run,
+    run_id, sweep, table, with_seeds, write_record,
 )
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=20, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=2, device="cpu")
-ROWS = grid([dict(), dict(aux=False), dict(hint=16)], 2)
+ROWS = with_seeds([dict(), dict(aux=False), dict(hint=16)], 2)
 
 
 @pytest.fixture
@@ -84,6 +84,13 @@ def test_two_protocols_are_refused_in_one_table():
 ])
 def test_a_protocol_is_kept_or_left(fields, psnr, kept):
     assert protocol_kept(resolve(RunConfig(**fields)), psnr) == kept
+
+
+def test_two_precisions_in_one_row_are_told():
+    found = [record(ROWS[0], 0.8), record(replace(ROWS[3], precision="bf16"), 0.6), record(ROWS[1], 0.7), record(ROWS[4], 0.5)]
+    mixed = results(ROWS, found).iloc[0]
+    assert mixed[["test_accuracy (mean)", "runs", "missing"]].tolist() == [pytest.approx(0.7), 2, "mixes bf16 and fp32"]
+    assert effects(ROWS, found).values.tolist() == [["baseline", 0, 0.0], ["aux False", 0, pytest.approx(-0.1)], ["baseline", 1, 0.0]], "across precisions there is no effect"
 
 
 def test_only_seeds_are_averaged():

@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from inrformer import fitting
-from inrformer.fitting import Adam, GridGradient, descend, fit, init_from_seeds, init_seeds, pick_chunk, sincos
+from inrformer.fitting import Adam, GridGradient, check_images, descend, fit, init_from_seeds, init_seeds, pick_chunk, sincos
 from inrformer.inr import INR, INRSpec, grid, init_siren, pixel_grid, psnr
 
 SPECS = {
@@ -148,7 +148,7 @@ def test_a_chunk_follows_from_sizes_alone():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert pick_chunk(INRSpec(), (32, 32), cpu) == 8 and pick_chunk(INRSpec(), (32, 32), cpu, stride=2) == 32
     assert pick_chunk(INRSpec(widths=(2, 512, 3)), (512, 512), cpu) == 1 and pick_chunk(INRSpec(widths=(2, 8, 1)), (8, 8), cpu) == 32
-    assert pick_chunk(INRSpec(), (32, 32), gpu) == 4096
+    assert pick_chunk(INRSpec(), (32, 32), gpu) == 1024
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")])
@@ -207,6 +207,8 @@ def test_what_cannot_be_fitted_is_refused(pieces):
     for message, changes in cases.items():
         with pytest.raises(ValueError, match=message):
             fit(**dict(images=pieces, spec=INRSpec(), steps=1, lr=1e-3) | changes)
+    with pytest.raises(ValueError, match=r"floating-point numbers in \[0, 1\], not torch.uint8: use .float\(\)"):
+        check_images((pieces > 0.5).byte(), INRSpec())
 
 
 def test_progress_shows_speed_quality_and_time_left(pieces, capsys):

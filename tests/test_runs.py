@@ -17,6 +17,7 @@ import torch
 from conftest import ROOT
 from test_data import pictures, write_table
 
+from inrformer.data import lock
 from inrformer.experiments import RunConfig, last_run, load_demo, run, run_id, sweep
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers
@@ -123,6 +124,14 @@ def test_a_run_stays_with_its_images_finished_or_not(cache):
     write(100)
     with pytest.raises(ValueError, match="is a run on other images named 'mine'"):
         run(cfg, out=cache)
+
+
+def test_two_processes_do_not_work_on_one_run(cache):
+    cfg = RunConfig(**SMALL | dict(epochs=1))
+    with lock(cache / "digits" / run_id(cfg)):
+        with pytest.raises(RuntimeError, match=f"another process is at the run .*{run_id(cfg)}"):
+            run(cfg, out=cache)
+    assert run(cfg, out=cache).summary
 
 
 def test_what_is_damaged_or_gone_of_a_finished_run_is_named(cache):

@@ -118,9 +118,9 @@ def test_feature_inrs_and_their_values(head_start, channels, seed):
         assert (values - (z @ tensors[2].T + tensors[5] + 0.5)).abs().max() < 1e-10
 
 
-def small_model() -> INRFormer:
+def small_model(**choices: bool) -> INRFormer:
     torch.manual_seed(0)
-    return INRFormer(SPEC, classes=4, dim=8, edge_dim=4, depth=2, heads=2, hint=16, query=16, features=2)
+    return INRFormer(SPEC, classes=4, dim=8, edge_dim=4, depth=2, heads=2, hint=16, query=16, features=2, **choices)
 
 
 def test_threads_give_the_gradient_of_the_whole_batch(seed):
@@ -139,15 +139,16 @@ def test_threads_give_the_gradient_of_the_whole_batch(seed):
     assert all((a - b).abs().max() < 1e-12 for a, b in zip(found, wanted))
 
 
-def test_under_bfloat16_the_weights_of_feature_inrs_stay_fine(seed):
-    model = small_model()
+@pytest.mark.parametrize("head_start", [True, False])
+def test_under_bfloat16_the_weights_of_feature_inrs_stay_fine(seed, head_start):
+    model = small_model(head_start=head_start)
     with torch.autocast("cpu", torch.bfloat16):
         out = model(init_siren(SPEC, 3, generator=seed), stages=True)
     assert {e.dtype for e in out.stages["output INR"].edges} == {torch.float32}
     assert out.logits.isfinite().all()
 
 
-def test_matrices_decay_and_vectors_do_not():
+def test_maps_decay_and_biases_do_not():
     model = small_model()
     optimizer = make_optimizer(model, lr=0.1, weight_decay=0.5)
     start = copy.deepcopy(model.state_dict())

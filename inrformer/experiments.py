@@ -6,10 +6,10 @@
 __all__ = ['PROTOCOLS', 'DEFAULTS', 'TABLE3', 'STEPS', 'PRESET', 'CHOICES', 'EXPERIMENTS', 'DEMO', 'Protocol', 'RunConfig',
            'resolve', 'protocol_of', 'hidden_widths', 'run_id', 'identity', 'json_digest', 'config_from',
            'project_root', 'environment', 'Run', 'images_for', 'images_digest', 'dataset_for', 'model_for',
-           'build_model', 'run', 'accuracy', 'summarize', 'protocol_kept', 'flat_classifier', 'as_linear',
+           'build_model', 'run', 'Busy', 'accuracy', 'summarize', 'protocol_kept', 'flat_classifier', 'as_linear',
            'records_folder', 'record_of', 'write_record', 'records', 'find_record', 'table', 'with_seeds', 'row_name',
-           'runs_of', 'results', 'effects', 'sweep', 'recorded', 'attempts', 'attempt', 'parse_fields', 'experiment',
-           'last_run', 'parser', 'main', 'sweep_and_show', 'Demo', 'pack_demo', 'load_demo']
+           'runs_of', 'results', 'counted', 'effects', 'sweep', 'recorded', 'attempts', 'attempt', 'parse_fields',
+           'experiment', 'last_run', 'parser', 'main', 'sweep_and_show', 'Demo', 'pack_demo', 'load_demo']
 
 # %% ../nbs/08_experiments.ipynb #d27eac09
 import argparse
@@ -21,13 +21,14 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -173,7 +174,7 @@ def protocol_of(name: str) -> str:
 
 def _base_name(name: str) -> str:
     "The data set that a name such as cifar10, uoft-cs/cifar10 or cifar10-jpeg75 tells of."
-    return name.split("/")[-1].split("-")[0]
+    return re.sub(r"-jpeg\d+$", "", name.split("/")[-1])
 
 # %% ../nbs/08_experiments.ipynb #40ffbef6
 def _typed(cfg: RunConfig) -> RunConfig:
@@ -374,7 +375,7 @@ def run(
 ) -> Run:
     """Fit, train, measure and write one run; resume it where it stopped, and skip it when it is done.
 
-    Raises ValueError for a config that cannot run, before anything is written, RuntimeError when another process is at it, and MemoryError when the
+    Raises ValueError for a config that cannot run, before anything is written, Busy when another process is at it, and MemoryError when the
     device's memory does not suffice.
     """
     cfg = resolve(cfg)
@@ -395,31 +396,50 @@ def run(
 def _run(this: Run, images: tuple[Images, Images], progress: bool, stop: Callable[[], bool]) -> None:
     "Work on a run, alone."
     workers = Workers(make_accelerator(this.config.device, this.config.precision))
-    with _alone(this.folder) if is_main() else nullcontext():
+    with _alone(this.folder):
         if agreed(this.summary is None):
             _work(this, images, workers, progress, stop)
 
 
+class Busy(RuntimeError):
+    "Another process is at the run."
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    "Keep other processes from a run's folder. Raises RuntimeError when one is there."
+    "Keep others from a run's folder. Raises Busy, on all processes that share the run, when somebody is there."
     folder.parent.mkdir(parents=True, exist_ok=True)
-    held = lock(folder, 0.0)
+    held, free = lock(folder, 0.0), True
     try:
-        held.acquire()
-    except Timeout as error:
-        raise RuntimeError(f"another process is at the run {folder}: wait for it, or stop it") from error
+        if is_main():
+            held.acquire()
+    except Timeout:
+        free = False
+    if not agreed(free):
+        raise Busy(f"another process is at the run {folder}: wait for it, or stop it")
     try:
         yield
     finally:
         held.release()
 
 
+def _first_on_main(build: Callable[[], Any]) -> Any:
+    "What `build` gives: the main process builds, then the others, from its files. What fails there is raised on all."
+    failed = None
+    if is_main():
+        try:
+            built = build()
+        except Exception as error:
+            failed = error
+    if not agreed(failed is None):
+        raise failed or RuntimeError("the main process could not fit the INRs")
+    return built if is_main() else build()
+
+
 def _work(this: Run, images: tuple[Images, Images], workers: Workers, progress: bool, stop: Callable[[], bool]) -> None:
     "Fit, train, measure and write."
     cfg = this.config
-    with workers.accelerator.main_process_first():
-        dataset = dataset_for(cfg, images, progress=progress)
+    dataset = _first_on_main(lambda: dataset_for(cfg, images, progress=progress))
     if is_main():
         this.folder.mkdir(parents=True, exist_ok=True)
         write_json(this.folder / "config.json", identity(cfg))
@@ -615,10 +635,22 @@ def results(
     return pd.DataFrame(lines, columns=["row", *columns, "runs", "seeds", "protocol", "run_ids", "missing"])
 
 
+def counted(configs: list[RunConfig], found: list[dict[str, Any]]) -> pd.DataFrame:
+    "The lines of `runs_of` that count: finished runs, and of a row of which some kept the protocol, those alone."
+    runs = runs_of(configs, found)
+    runs = runs.loc[[bool(r and r["summary"]) for r in runs["record"]]]
+    kept = {id(r) for _, row in runs.groupby("row") for r in _kept(list(row["record"]))}
+    return runs.loc[[id(r) in kept for r in runs["record"]]]
+
+
+def _kept(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [r for r in done if r["summary"]["protocol"] != "custom"] or done
+
+
 def _line(there: list[dict[str, Any] | None], values: tuple[str, ...]) -> dict[str, Any]:
     "What a row's records, one or None for every seed, say together."
     done = [r for r in there if r and r["summary"]]
-    kept = [r for r in done if r["summary"]["protocol"] != "custom"] or done
+    kept = _kept(done)
     notes = [f"failed: {r['error']}" for r in there if r and not r["summary"]]
     if None in there:
         notes.append("not yet run" if not any(there) else f"{there.count(None)} not yet run")
@@ -633,11 +665,11 @@ def _line(there: list[dict[str, Any] | None], values: tuple[str, ...]) -> dict[s
 
 # %% ../nbs/08_experiments.ipynb #44c2a71b
 def effects(configs: list[RunConfig], found: list[dict[str, Any]], value: str = "test_accuracy") -> pd.DataFrame:
-    "For every finished run, its value less that of the first row's run of the same seed, protocol and precision; runs without such a partner are left out."
+    "For every run that counts, its value less that of the first row's run of the same seed, protocol and precision; runs without such a partner are left out."
     def known_by(line: Any) -> tuple:
         return line.seed, line.record["summary"]["protocol"], line.record["config"].get("precision")
 
-    runs = [line for line in runs_of(configs, found).itertuples() if line.record and line.record["summary"]]
+    runs = list(counted(configs, found).itertuples())
     first = {known_by(line): line.record["summary"][value] for line in runs if line.row == row_name(configs[0], configs[0])}
     pairs = [(line, first.get(known_by(line))) for line in runs]
     lines = [dict(row=line.row, seed=line.seed, effect=line.record["summary"][value] - partner) for line, partner in pairs if partner is not None]
@@ -694,7 +726,7 @@ def attempts(configs: list[RunConfig], jobs: int, how: dict[str, Any]) -> Iterat
 
 
 def attempt(cfg: RunConfig, *, experiment: str, out: str | Path | None, limit: float, progress: bool) -> dict[str, Any] | None:
-    "The record of one run, or of its failure; None when the clock passed `limit` first."
+    "The record of one run, or of its failure; None when the clock passed `limit` first, or another process is at it."
     def over() -> bool:
         return time.time() > limit
 
@@ -702,6 +734,9 @@ def attempt(cfg: RunConfig, *, experiment: str, out: str | Path | None, limit: f
         return None
     try:
         this = run(cfg, experiment=experiment, out=out, progress=progress, stop=over)
+    except Busy as error:
+        tqdm.write(str(error), file=sys.stderr)
+        return None
     except Exception as error:
         if progress:
             tqdm.write(traceback.format_exc(), file=sys.stderr)

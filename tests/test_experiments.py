@@ -16,8 +16,9 @@ import psutil
 import pytest
 from conftest import ROOT
 
+from inrformer.data import lock
 from inrformer.experiments import (
-    DEFAULTS, EXPERIMENTS, Run, RunConfig, config_from, effects, experiment, find_record, identity, main, parse_fields, protocol_kept, records, resolve, results, run,
+    DEFAULTS, EXPERIMENTS, Run, RunConfig, config_from, counted, effects, experiment, find_record, identity, main, parse_fields, protocol_kept, records, resolve, results, run,
     run_id, sweep, table, with_seeds, write_record,
 )
 
@@ -80,10 +81,24 @@ def test_two_protocols_are_refused_in_one_table():
 @pytest.mark.parametrize(("fields", "psnr", "kept"), [
     (dict(), 28.0, "digits"), (dict(), 27.9, "custom"), (dict(init="independent"), 30.0, "custom"), (dict(omega=9.0), 30.0, "custom"),
     (dict(dataset="mnist"), 20.0, "mnist-small"), (dict(dataset="mine/cifar10-jpeg75-{split}.parquet"), 25.0, "cifar10-small"),
-    (dict(dataset="mnist", protocol="cifar10-small"), 30.0, "custom"), (dict(dataset="mine/{split}.parquet", protocol="mnist-small"), 30.0, "custom"),
+    (dict(dataset="mine/mnist-fashion-{split}.parquet"), 30.0, "custom"), (dict(dataset="mnist", protocol="cifar10-small"), 30.0, "custom"), (dict(dataset="mine/{split}.parquet", protocol="mnist-small"), 30.0, "custom"),
 ])
 def test_a_protocol_is_kept_or_left(fields, psnr, kept):
     assert protocol_kept(resolve(RunConfig(**fields)), psnr) == kept
+
+
+def test_an_effect_leaves_out_what_left_the_protocol():
+    found = [record(ROWS[0], 0.9), record(ROWS[1], 0.88), record(ROWS[3], 0.9, protocol="custom"), record(ROWS[4], 0.5, protocol="custom")]
+    assert effects(ROWS, found).values.tolist() == [["baseline", 0, 0.0], ["aux False", 0, pytest.approx(-0.02)]]
+    assert counted(ROWS, found[2:])["row"].tolist() == ["baseline", "aux False"], "of a row that never kept it, all count"
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(cache, capsys):
+    rows = [replace(r, **SMALL | dict(epochs=1)) for r in ROWS[:2]]
+    with lock(cache / "example" / run_id(rows[0])):
+        assert [r["run_id"] for r in sweep(rows, "example", out=cache, folder=cache)] == [run_id(rows[1])]
+    assert "another process is at the run" in capsys.readouterr().err
+    assert len(sweep(rows, "example", out=cache, folder=cache)) == 2
 
 
 def test_two_precisions_in_one_row_are_told():

@@ -134,6 +134,28 @@ def test_two_processes_do_not_work_on_one_run(cache):
     assert run(cfg, out=cache).summary
 
 
+SHARED_SWEEP = """
+import sys
+from pathlib import Path
+from inrformer.experiments import RunConfig, sweep
+small, out = eval(sys.argv[1]), Path(sys.argv[2])
+found = sweep([RunConfig(**small | dict(fit_lr=1e15)), RunConfig(**small), RunConfig(**small, seed=1)], "example", out=out, folder=out)
+print("said", [r["error"][:40] if r["error"] else r["run_id"] for r in (dict(error=None) | r for r in found)])
+"""
+
+
+def test_processes_that_share_a_sweep_agree_on_what_failed_and_what_is_taken(cache):
+    "The first row cannot be fitted, another process is at the second: both processes go on to the third."
+    small = SMALL | dict(epochs=1)
+    (cache / "script.py").write_text(SHARED_SWEEP)
+    with lock(cache / "example" / run_id(RunConfig(**small))):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(cache / "script.py"), repr(small), str(cache)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"))
+    said = [line for line in done.stdout.splitlines() if line.startswith("said")]
+    assert len(said) == 2 and said[0] == said[1], done.stderr[-3000:]
+    assert "fits diverged" in said[0] and run_id(RunConfig(**small, seed=1)) in said[0] and run_id(RunConfig(**small)) not in said[0]
+
+
 def test_what_is_damaged_or_gone_of_a_finished_run_is_named(cache):
     done = run(RunConfig(**SMALL | dict(epochs=1)), out=cache)
     shutil.rmtree(next(done.folder.glob("checkpoint-*")))

@@ -392,7 +392,7 @@ def run(
         os.utime(this.folder)
     return this
 
-
+# %% ../nbs/08_experiments.ipynb #d2c3ca43
 def _run(this: Run, images: tuple[Images, Images], progress: bool, stop: Callable[[], bool]) -> None:
     "Work on a run, alone."
     workers = Workers(make_accelerator(this.config.device, this.config.precision))
@@ -422,7 +422,7 @@ def _alone(folder: Path) -> Iterator[None]:
     finally:
         held.release()
 
-
+# %% ../nbs/08_experiments.ipynb #4d546aa3
 def _first_on_main(build: Callable[[], Any]) -> Any:
     "What `build` gives: the main process builds, then the others, from its files. What fails there is raised on all."
     failed = None
@@ -634,7 +634,7 @@ def results(
     columns = [f"{v} ({name})" for v in values for name in ("mean", "min", "max")]
     return pd.DataFrame(lines, columns=["row", *columns, "runs", "seeds", "protocol", "run_ids", "missing"])
 
-
+# %% ../nbs/08_experiments.ipynb #aba799e5
 def counted(configs: list[RunConfig], found: list[dict[str, Any]]) -> pd.DataFrame:
     "The lines of `runs_of` that count: finished runs, and of a row of which some kept the protocol, those alone."
     runs = runs_of(configs, found)

@@ -4,31 +4,26 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 READY := .venv/installed
 
-# `make train HINT=64` becomes `-p hint 64`, for every field of RunConfig. Only the command line counts, not the environment.
-PARAMS := DATASET PROTOCOL N_TRAIN N_TEST HIDDEN OMEGA BIAS_INIT FIT_STEPS FIT_LR INIT INITS COPIES TEST_INIT AUGMENT WEIGHT_NOISE \
-	CANONICAL MODEL DIM EDGE_DIM DEPTH HEADS EDGE_IDENTITY SHARED_FOLD HEAD_START RAW_SCALAR HEAD_SCALE HEAD_BIAS \
-	MAX_FREQUENCY HINT QUERY FEATURES WEIGHT_EMBEDDING LAYER_EMBEDDING POOL AUX EPOCHS BATCH_SIZE LR WEIGHT_DECAY SEED \
-	PRECISION DEVICE
-ifeq ($(origin DATASET),undefined)
-HINT = 256
-endif
-
+# `make train HINT=64` becomes `-p hint 64`, whatever the name: the library knows its fields, and refuses others with the nearest.
+# Only the command line counts, not the environment.
 lower = $(shell echo $1 | tr A-Z a-z)
-given = $(if $(filter file command,$(origin $1)),-p $(call lower,$1) '$(subst ','\'',$($1))')
-unknown := $(strip $(filter-out $(PARAMS) PYTHON BIN,\
-	$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $v)),$v))))
-ifneq ($(unknown),)
-$(error unknown variable $(unknown); known are $(PARAMS) and PYTHON)
+quoted = '$(subst ','\'',$($1))'
+GIVEN := $(filter-out PYTHON BIN,$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $v)),$v)))
+ifneq ($(GIVEN),)
+ifneq ($(filter-out train,$(or $(MAKECMDGOALS),help)),)
+$(error $(GIVEN): only `make train` takes parameters)
+endif
 endif
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
-train: $(READY)  ## fit INRs and train an INRFormer; make train HINT=64 DATASET=mnist passes parameters on
+train: $(READY)  ## fit INRs and train a reader of weights; make train HINT=64 DATASET=mnist passes parameters on
 	@mkdir -p runs
-	$(BIN)/papermill nbs/train.ipynb runs/train.ipynb $(strip $(foreach v,$(PARAMS),$(call given,$v))) \
+	@$(BIN)/python -m inrformer config $(foreach v,$(GIVEN),$(call lower,$v)=$(call quoted,$v)) >/dev/null
+	$(BIN)/papermill nbs/train.ipynb runs/train.ipynb $(foreach v,$(GIVEN),-p $(call lower,$v) $(call quoted,$v)) \
 	  --no-progress-bar --stderr-file - </dev/null
-	@$(BIN)/python -m inrformer.experiments last
+	@$(BIN)/python -m inrformer last
 	@echo "executed notebook: runs/train.ipynb"
 
 test: $(READY)  ## run every notebook and every test
@@ -36,8 +31,11 @@ test: $(READY)  ## run every notebook and every test
 	$(BIN)/python -m pytest
 	@echo "All notebooks and all tests pass."
 
+test-all: test  ## the same, and the full grid of shapes
+	$(BIN)/python -m pytest -m grid
+
 demo: $(READY)  ## train the model that ships in inrformer/demo again, record it, and show its run in nbs/train.ipynb
-	$(BIN)/python -m inrformer.experiments demo
+	$(BIN)/python -m inrformer demo
 	$(BIN)/jupyter-nbconvert --log-level ERROR --to notebook --execute --inplace nbs/train.ipynb
 	$(BIN)/nbdev_clean --fname nbs/train.ipynb
 
@@ -53,7 +51,7 @@ app: $(READY)  ## serve the workbench alone, as an app on this machine
 	$(BIN)/voila nbs/workbench.ipynb --Voila.ip=127.0.0.1 --token
 
 figures: $(READY)  ## write figures/fig_*.png (needs Chromium)
-	$(BIN)/python -m inrformer.widgets
+	$(BIN)/python -m inrformer figures
 
 export: $(READY)  ## after an edit: notebooks to modules and paired text, cleaned
 	find nbs -path '*/_py/*.py' -exec $(BIN)/jupytext --sync {} +
@@ -94,4 +92,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help train test demo results lab app figures export readme docs hooks clean
+.PHONY: help train test test-all demo results lab app figures export readme docs hooks clean

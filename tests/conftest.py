@@ -1,13 +1,18 @@
 import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
 # from here on the shapes and types in inrformer's signatures are checked at every call
-install_import_hook("inrformer", "beartype.beartype")
+install_import_hook(["inrformer", "toys"], "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# kinds, readers and objectives of our own register themselves when they are imported, and the battery runs on them too
+for path in sorted((ROOT / "tests" / "toys").glob("*.py")):
+    import_module(f"toys.{path.stem}")
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from inrformer.inspection import TOLERANCE
+from inrformer.readers.inrformer import BROKEN
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PATIENCE = 180  # seconds; a busy machine is slow, and nothing here measures speed
-TOLERANCE = 1e-10
-BROKEN = {"neuron-index embedding": "nodes", "per-entry statistics": "weight embedding", "attention masks a neuron": "block 2: attention", "untied permutation": "image"}
+STAGES = {  # where each variant breaks first
+    "neuron-index embedding": "nodes", "per-entry statistics": "weight embedding", "attention masks a neuron": "block 2: attention", "untied permutation": "image",
+}
 # anywidget gives a widget two seconds to start and a busy page may need more: Chart is built not to mind
 SLOW = r"\[anywidget\] Failed to initialize model"
 # Voila's page looks for fonts on the internet, and complains of JupyterLab extensions that it cannot use
@@ -174,7 +178,8 @@ def test_workbench_in_jupyterlab(page, lab):
     errors = bars(page)
     assert len(errors) == 10 and max(errors.values()) < TOLERANCE, errors
 
-    for name, stage in BROKEN.items():
+    assert set(STAGES) == set(BROKEN)
+    for name, stage in STAGES.items():
         page.get_by_role("button", name=name).click()
         wait_for(page, f"Broken first at: {stage}")
         page.wait_for_function("([chart, stage]) => chart.data[0].x[chart.data[0].y.indexOf(stage)] > 1e-10", arg=[chart(page, "Relative error").element_handle(), stage])

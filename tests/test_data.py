@@ -1,46 +1,38 @@
-"Reading images, building data sets of INRs that survive kills and damage, and exact augmentation."
+"Building data sets of INRs that survive kills and damage, opening them once, and cutting them into what trains and what validates."
 
-import io
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import DatasetCard
-from PIL import Image
 
-from inrformer import data
-from inrformer.data import (
-    AUGMENTATIONS,
-    SHARDS,
-    TEST_IDS,
-    Images,
-    INRDataset,
-    add_noise,
-    augment,
-    build_dataset,
-    cache_folder,
-    load_images,
-    transform,
-)
+from inrformer import __main__ as command_line
+from inrformer import data, files
+from inrformer.data import SHARDS, Fit, INRDataset, build_dataset, count_shards, data_card, fit_dataset, parse_spec, read_card, store_dataset
 from inrformer.fitting import code_path
-from inrformer.inr import INRSpec, Statistics, init_siren, pixel_grid
-from inrformer.symmetry import permute, random_permutation, relative_error
+from inrformer.images import Data, Images, load_images
+from inrformer.inr import INRSpec, Statistics, pixel_grid
+from inrformer.splits import held_out
+from inrformer.symmetry import permute, random_permutation
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = INRSpec(widths=(2, 12, 12, 1), omega=8.0)
-SETTINGS = dict(steps=300, lr=1e-2, init="pool", inits=3, copies=2, test_init="other", shard_size=16, device="cpu")
+VALIDATES = held_out(load_images("digits", "train", 60).ids, parts=10, part=-1).tolist()
+SETTINGS = dict(steps=100, lr=1e-2, init="pool", inits=3, copies=2, test_init="other", val_ids=VALIDATES, shard_size=16, device="cpu")
 KILLED = """
 import sys
-from inrformer.data import build_dataset, load_images
+from inrformer.data import build_dataset
+from inrformer.images import load_images
 from inrformer.inr import INRSpec
 train, test = load_images("digits", "train", 60), load_images("digits", "test", 12)
 build_dataset(sys.argv[1], train, test, INRSpec(widths=(2, 12, 12, 1), omega=8.0), **%r)
@@ -80,25 +72,6 @@ def assert_equal(a: INRDataset, b: INRDataset) -> None:
 
 def dates(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob(SHARDS)}
-
-
-def write_table(path: Path, *, images: list, labels: list | None = None, column: str = "image", names: list | None = None) -> None:
-    def encoded(array) -> bytes:
-        Image.fromarray(array.numpy()).save(file := io.BytesIO(), "png")
-        return file.getvalue()
-
-    cells = [dict(bytes=x if x is None or isinstance(x, bytes) else encoded(x), path=None) for x in images]
-    table = pa.table({column: pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))})
-    if labels is not None:
-        table = table.append_column("label", pa.array(labels, pa.int64()))
-    if names:
-        info = dict(info=dict(features=dict(label=dict(names=names))))
-        table = table.replace_schema_metadata(dict(huggingface=json.dumps(info)))
-    pq.write_table(table, path)
-
-
-def pictures(n: int, *shape: int, seed: int = 0) -> list[torch.Tensor]:
-    return list(torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=seeded(seed)))
 
 
 # building
@@ -155,19 +128,20 @@ WORKER = """
 import os, sys, time
 from pathlib import Path
 from inrformer import data
-write = data._write_shard
+from inrformer.images import load_images
+write = data.Build.write
 
-def logged(folder, name, *rest):
+def logged(build, shard, *rest):
     with open(sys.argv[2], "a") as log:
-        log.write(f"{os.getpid()} {name}\\n")
+        log.write(f"{os.getpid()} {shard.file}\\n")
     time.sleep(0.05)
-    write(folder, name, *rest)
+    write(build, shard, *rest)
 
-data._write_shard = logged
+data.Build.write = logged
 Path(sys.argv[2] + str(os.getpid())).touch()
 while len(list(Path(sys.argv[2]).parent.glob("log*"))) < int(sys.argv[3]):
     time.sleep(0.001)
-train, test = data.load_images("digits", "train", 60), data.load_images("digits", "test", 12)
+train, test = load_images("digits", "train", 60), load_images("digits", "test", 12)
 data.build_dataset(sys.argv[1], train, test, data.INRSpec(widths=(2, 12, 12, 1), omega=8.0), **%r)
 """
 
@@ -214,25 +188,25 @@ def test_locks_of_the_dead_are_not_stale(small):
 def test_a_data_card_is_in_the_hubs_format(unkilled):
     card = DatasetCard.load(unkilled.folder / "README.md")
     assert card.data.pretty_name == "INRs of digits" and card.data.size_categories == ["n<1K"] and card.data.configs[0]["data_files"] == "index.parquet"
-    for told in ("SIREN of widths 2-12-12-1 (205 parameters)", "sin(8 (W x + b))", f"| train | 120 | {unkilled.card['psnr']['train']['mean']:.2f} |",
-                 "| steps | 300 |", "| init | pool |", "| device | cpu |", f"| code | {unkilled.card['code']} |", f"| digest | {unkilled.card['digest']} |"):
+    for told in ("the kind siren, of widths 2-12-12-1 (205 parameters)", "sin(omega (W^l z^{l-1} + b^l))", "| omega | 8.0 |", "W1, b1, W2, b2, W3, b3 after each other", f"| train | 120 | {unkilled.card['psnr']['train']['mean']:.2f} |",
+                 "| steps | 100 |", "| init | pool |", "| device | cpu |", f"| code | {unkilled.card['code']} |", f"| digest | {unkilled.card['digest']} |"):
         assert told in card.text, told
 
 
 # the command line
 
 
-LINE = ["digits", "--spec", "2-12-12-1,omega=8", "--n-train", "60", "--n-test", "12", "--steps", "300", "--lr", "1e-2", "--init", "pool", "--inits", "3",
+LINE = ["digits", "--spec", "2-12-12-1,omega=8", "--n-train", "60", "--n-test", "12", "--steps", "100", "--lr", "1e-2", "--init", "pool", "--inits", "3",
         "--copies", "2", "--test-init", "other", "--shard-size", "16", "--device", "cpu"]
 
 
-def test_the_command_line_builds_the_same_in_parts(unkilled, tmp_path):
+def test_the_command_line_builds_the_same_in_parts(unkilled, tmp_path, capsys):
     folder = tmp_path / "set"
-    command = [sys.executable, "-m", "inrformer.fitting", LINE[0], str(folder), *LINE[1:], "--shard"]
-    done = [subprocess.run([*command, f"{k}/2"], cwd=ROOT, capture_output=True, text=True, timeout=120) for k in (2, 1)]
-    assert [x.returncode for x in done] == [0, 0], done
-    assert done[0].stdout == "part 2/2 is there; other parts are missing\n" and "INRDataset('digits'" in done[1].stdout
-    assert "INR/s" in done[0].stderr and "psnr=" in done[0].stderr
+    line = ["fit", LINE[0], str(folder), *LINE[1:], "--shard"]
+    done = subprocess.run([sys.executable, "-m", "inrformer", *line, "2/2"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "part 2/2 is there; other parts are missing\n") and "INR/s" in done.stderr and "psnr=" in done.stderr
+    command_line.main([*line, "1/2"])
+    assert "INRDataset('digits'" in capsys.readouterr().out
     assert contents(folder) == contents(unkilled.folder)
 
 
@@ -240,9 +214,9 @@ def test_a_part_of_more_than_there_are_shards_says_that_it_is_empty(tmp_path, ca
     line = ["digits", str(tmp_path / "set"), *LINE[1:], "--copies", "1", "--test-init", "same", "--shard-size", "1024", "--steps", "2"]
     empty = "part 9/9 is empty: there are only 2 shards; a smaller --shard-size makes more\n"
     for part, told in {"9/9": empty, "1/9": "part 1/9 is there; other parts are missing\n", "3/9": empty.replace("9/9", "3/9")}.items():
-        data.main([*line, "--shard", part])
+        command_line.main(["fit", *line, "--shard", part])
         assert capsys.readouterr().out == told
-    data.main([*line, "--shard", "2/9"])
+    command_line.main(["fit", *line, "--shard", "2/9"])
     assert "INRDataset('digits'" in capsys.readouterr().out
 
 
@@ -250,7 +224,7 @@ def test_a_part_of_more_than_there_are_shards_says_that_it_is_empty(tmp_path, ca
     ("--shard", "0/2"): "part 0/2 does not exist: the parts of 2 are 1/2 to 2/2",
     ("--shard", "3/2"): "part 3/2 does not exist",
     ("--shard", "3"): "write its number and how many there are, as in 3/16",
-    ("--spec", "2-12-12"): "do not fit widths",
+    ("--spec", "2-12-12"): "do not fit INRSpec",
     ("--spec", "2x12x1"): "write widths, then fields, as in 2-32-32-3,omega=20",
     ("--spec", "2-12-1,omga=8"): "a spec has no fields ['omga']",
     ("--spec", "2-12-1,omega=fast"): "'2-12-1,omega=fast' is no spec: could not convert",
@@ -267,33 +241,34 @@ def test_a_part_of_more_than_there_are_shards_says_that_it_is_empty(tmp_path, ca
 }.items())
 def test_bad_lines_say_what_is_wrong(change, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        data.main([LINE[0], str(tmp_path / "set"), *LINE[1:], *change])
+        command_line.main(["fit", LINE[0], str(tmp_path / "set"), *LINE[1:], *change])
     assert stopped.value.code == 2 and message in capsys.readouterr().err and not (tmp_path / "set").exists()
 
 
 def test_a_missing_source_and_another_data_set_end_the_line(small, capsys):
     folder, _ = small
-    for source, message in {"nothing": "is not \"digits\", a Hub name", "digits": "holds another data set: steps is 20 there and 300 here"}.items():
+    for source, message in {"nothing": "is not \"digits\", a Hub name", "digits": "holds another data set: steps is 20 there and 100 here"}.items():
         with pytest.raises(SystemExit):
-            data.main([source, str(folder), *LINE[1:]])
+            command_line.main(["fit", source, str(folder), *LINE[1:]])
         assert message in capsys.readouterr().err
 
 
 def test_one_image_alone_gives_the_same_inr(unkilled, digits, tmp_path):
     train, test = digits
-    alone = build_dataset(tmp_path, train[41:42], test[7:8], SPEC, **SETTINGS)
-    for name, places in {"train": [41, 60 + 41], "test": [7], "test-other": [7]}.items():
+    k = unkilled.split("train").ids.tolist().index(unkilled.split("val-other").ids[2])
+    alone = build_dataset(tmp_path, train[k : k + 1], test[7:8], SPEC, **SETTINGS | dict(val_ids=train.ids[k : k + 1].tolist()))
+    for name, places in {"train": [k, 60 + k], "test": [7], "test-other": [7], "val-other": [2]}.items():
         assert torch.equal(alone.split(name).inr.flat(), unkilled.split(name).inr[places].flat())
 
 
 def test_what_a_data_set_says_of_itself(unkilled, digits):
     card, train = unkilled.card, unkilled.split("train")
-    assert (card["images"], card["init"], card["inits"], card["copies"], card["steps"], card["lr"]) == ("digits", "pool", 3, 2, 300, 1e-2)
+    assert (card["images"], card["init"], card["inits"], card["copies"], card["steps"], card["lr"]) == ("digits", "pool", 3, 2, 100, 1e-2)
     assert card["device"] == "cpu" and card["image_range"] == [-1, 1] and card["image_shape"] == [8, 8, 1]
     journal = json.loads((unkilled.folder / "build.json").read_text())["shards"]
     assert unkilled.fit_seconds == sum(entry["fit_seconds"] for entry in journal.values()) > 0 and journal.keys() == card["shards"].keys()
-    assert (card["stride"], card["inrs"]) == (1, {"train": 120, "test": 12, "test-other": 12}) and card["code"] == code_path(torch.device("cpu"))
-    assert unkilled.spec == SPEC and len(unkilled.index) == 60 * 2 + 12 * 2
+    assert (card["stride"], card["inrs"]) == (1, {"train": 120, "test": 12, "test-other": 12, "val-other": 6}) and card["code"] == code_path(torch.device("cpu"))
+    assert unkilled.spec == SPEC and len(unkilled.index) == 60 * 2 + 12 * 2 + 6
     assert card["psnr"]["train"]["mean"] == pytest.approx(train.psnr.mean().item()) and card["psnr"]["train"]["mean"] > 28
     assert list(card["psnr"]["test"]["quantiles"]) == ["0", "0.05", "0.5", "0.95", "1"]
     assert torch.equal(train.labels, digits[0].labels.repeat(2)) and torch.equal(train.ids, digits[0].ids.repeat(2))
@@ -303,8 +278,8 @@ def test_what_a_data_set_says_of_itself(unkilled, digits):
 
 def test_other_starts_are_unseen(unkilled):
     seeds = {name: set(unkilled.split(name).init_seeds.tolist()) for name in unkilled.splits}
-    assert seeds["test"] <= seeds["train"] and len(seeds["train"]) == len(seeds["test-other"]) == 3
-    assert not seeds["test-other"] & seeds["train"]
+    assert seeds["test"] <= seeds["train"] and len(seeds["train"]) == len(seeds["test-other"]) == 3 >= len(seeds["val-other"])
+    assert not any(a & b for a, b in ((seeds["test-other"], seeds["train"]), (seeds["val-other"], seeds["train"]), (seeds["val-other"], seeds["test-other"])))
 
 
 @pytest.mark.parametrize("init", ["shared", "independent"])
@@ -394,7 +369,7 @@ def test_an_index_that_says_otherwise_is_noticed(small):
     labels[3] += 1
     pq.write_table(index.set_column(0, "label", pa.array(labels)), folder / "index.parquet")
     card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps(card | dict(index=data._sha256(folder / "index.parquet"))))
+    (folder / "card.json").write_text(json.dumps(card | dict(index=files.sha256(folder / "index.parquet"))))
     with pytest.raises(ValueError, match=r"train-00000.safetensors does not hold what index.parquet says \(\['label'\]\)"):
         INRDataset(folder)
 
@@ -463,6 +438,184 @@ def test_progress_is_one_bar(digits, tmp_path, capsys):
     assert "fitting digits" in shown and "13/13" in shown and "INR/s" in shown and "psnr=" in shown
 
 
+# opened once
+
+
+def counted(monkeypatch, opens: callable) -> tuple[dict[str, int], dict[str, int]]:
+    "How often each file was hashed, and each JSON file read."
+    hashed, read, digest, text = {}, {}, files.hashlib.file_digest, Path.read_text
+
+    def file_digest(file, kind):
+        name = Path(file.name).name.removeprefix(".").removesuffix(f".{os.getpid()}.tmp")
+        hashed[name] = hashed.get(name, 0) + 1
+        return digest(file, kind)
+
+    def read_text(path, *rest):
+        read[path.name] = read.get(path.name, 0) + 1
+        return text(path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.hashlib, "file_digest", file_digest), patched.setattr(Path, "read_text", read_text)
+        opens()
+    return hashed, read
+
+
+def test_a_finished_set_is_read_once(unkilled, digits, monkeypatch):
+    once = {name: 1 for name in (*unkilled.card["shards"], "index.parquet")}
+    assert counted(monkeypatch, lambda: INRDataset(unkilled.folder)) == (once, {"card.json": 1})
+    assert counted(monkeypatch, lambda: read_card(unkilled.folder)) == ({}, {"card.json": 1})
+    assert counted(monkeypatch, lambda: build_dataset(unkilled.folder, *digits, SPEC, **SETTINGS)) == (once, {"card.json": 1, "build.json": 1})
+    opened = INRDataset(unkilled.folder)
+    assert counted(monkeypatch, lambda: [opened.fit_seconds, opened.fit_seconds, opened.split("test"), opened.digest]) == ({}, {"build.json": 1})
+
+
+def test_an_unfinished_set_hashes_a_shard_once(small, monkeypatch):
+    folder, build = small
+    once = {path.name: 1 for path in (*folder.glob(SHARDS), folder / "index.parquet")}
+    (folder / "card.json").unlink(), (folder / "train-00001.safetensors").unlink()
+    assert counted(monkeypatch, build)[0] == once and len(once) == 5
+
+
+# whole numbers, and numbers that are none
+
+
+def test_a_seed_of_any_type_is_the_same_data_set(small, digits):
+    folder, build = small
+    before = INRDataset(folder)
+    assert build(seed=np.int64(0)).digest == before.digest and build(seed=torch.tensor(0)).recipe == before.recipe
+    settings = dict(steps=2, lr=1e-2, init="independent", device="cpu")
+    one, other = (build_dataset(folder.parent / type(seed).__name__, digits[0][:9], digits[1][:3], SPEC, **settings, seed=seed) for seed in (7, np.int64(7)))
+    assert contents(one.folder) == contents(other.folder) and other.card["seed"] == 7
+    with pytest.raises(TypeError):
+        build(seed=0.0)
+
+
+def test_a_perfect_fit_is_written_as_json(unkilled, tmp_path):
+    train, test = unkilled.split("train"), unkilled.split("test")
+    perfect = replace(test, psnr=torch.full((len(test),), torch.inf))
+    stored = store_dataset(tmp_path, dict(train=train, test=perfect), **GIVEN)
+    written = json.loads((tmp_path / "card.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert written["psnr"]["test"]["mean"] is None and written["psnr"]["train"]["mean"] > 20 and data_card(written) == (tmp_path / "README.md").read_text()
+    assert "| test | 12 | infinite |" in data_card(written) and stored.split("test").psnr.isinf().all()
+
+
+# the first version
+
+
+FROZEN = ("torch 2.13.0+cpu, numpy 2.4.6, AVX2, bits e4c75448", "8d2d85b7526fede5ffa6d9feef9b7d572111eb9d96a5f6c8a8abb60e0092037c")
+KEYS = {"steps", "lr", "stride", "init", "inits", "format", "spec", "copies", "test_init", "seed", "images", "image_shape", "image_range", "classes", "n_train", "n_test",
+        "images_digest", "config", "device", "code", "shard_size", "inrs", "psnr", "shards", "index", "digest"}
+UNVALIDATED = {name: value for name, value in SETTINGS.items() if name != "val_ids"}
+
+
+def test_a_set_without_validation_is_that_of_the_first_version_to_the_bit(digits, tmp_path):
+    built = build_dataset(tmp_path, *digits, SPEC, **UNVALIDATED | dict(steps=30))
+    assert built.card.keys() == KEYS and built.splits == ("train", "test", "test-other") and built.card["spec"].keys() == {"widths", "omega", "first_init", "bias_init", "last_init", "offset"}
+    assert built.card["images_digest"] == "5750dbe6a62791a546c6cf6ba3947c9ac0988aeab9332043b5db071086a41daa" and built.card["config"] == "fdf31e4d635b57b3438cf1f04cbbd52901975e22b773b5e4f113cb5930ef2825"
+    if built.card["code"] != FROZEN[0]:
+        pytest.skip(f"this machine rounds as {built.card['code']}, and the frozen digest is that of {FROZEN[0]}")
+    assert built.card["digest"] == FROZEN[1]
+
+
+# what validates
+
+
+def test_validation_from_unseen_starts_stands_beside_the_same_files(unkilled, digits, tmp_path):
+    plain = build_dataset(tmp_path, *digits, SPEC, **UNVALIDATED)
+    assert [name for name in unkilled.card["shards"] if name not in plain.card["shards"]] == ["val-other-00000.safetensors"]
+    for name in plain.splits:
+        assert torch.equal(plain.split(name).inr.flat(), unkilled.split(name).inr.flat())
+    for folder, settings in ((tmp_path, SETTINGS), (unkilled.folder, UNVALIDATED), (unkilled.folder, SETTINGS | dict(val_ids=VALIDATES[:5]))):
+        with pytest.raises(ValueError, match="holds another data set: .*val_digest is .* there and .* here"):
+            build_dataset(folder, *digits, SPEC, **settings)
+    assert build_dataset(unkilled.folder, *digits, SPEC, **SETTINGS | dict(val_ids=[np.int64(i) for i in reversed(VALIDATES)])).digest == unkilled.digest
+
+
+def test_images_are_held_out_with_all_their_copies(unkilled):
+    train, val = unkilled.partition(10, -1)
+    assert (len(train), len(val)) == (108, 12) and set(val.ids.tolist()) == set(VALIDATES) == set(unkilled.split("val-other").ids.tolist())
+    assert not set(train.ids.tolist()) & set(VALIDATES) and train.sizes == val.sizes == (8, 8)
+    with pytest.raises(ValueError, match="shows images that train when part 0 of 10 validates: choose val_parts and val_part as it was fitted"):
+        unkilled.partition(10, 0)
+    with pytest.raises(ValueError, match=r"val_parts must lie in 2\.\.60"):
+        unkilled.partition(61, -1)
+
+
+# the configs of a run
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path))
+    return tmp_path / "inrs"
+
+
+def test_the_inrs_of_a_config_are_kept_in_the_cache(cache):
+    inputs, images = Data(n_train=20, n_test=6, val_parts=4), (load_images("digits", "train", 20), load_images("digits", "test", 6))
+    fitted = Fit(hidden="6", fit_steps=3, test_init="other", omega=8.0)
+    built = fit_dataset(images, fitted, inputs, device="cpu")
+    assert built.spec == INRSpec(widths=(2, 6, 1), omega=8.0) and built.splits == ("train", "test", "test-other", "val-other")
+    assert set(built.split("val-other").ids.tolist()) == set(built.partition(4, -1)[1].ids.tolist()) and len(built.split("val-other")) == 5
+    for same in (inputs, replace(inputs, val_part=3, final=True)):
+        assert fit_dataset(images, fitted, same).folder == built.folder
+    for one, how in ((replace(inputs, val_parts=5), fitted), (inputs, replace(fitted, test_init="same")), (inputs, replace(fitted, fit_seed=1))):
+        assert fit_dataset(images, how, one).folder != built.folder
+    assert len(list(cache.iterdir())) == 4 and all(folder.name.startswith("digits-") for folder in cache.iterdir())
+
+
+def test_a_relu_data_set_is_one_like_any_other(cache):
+    inputs, fitted = Data(n_train=12, n_test=4), Fit(kind="relu", options="fourier=2", hidden="16-16", fit_steps=60, fit_lr=1e-2, init="independent")
+    built = fit_dataset(inputs.load(), fitted, inputs)
+    assert built.spec == fitted.spec(1) == INRSpec(widths=(10, 16, 16, 1), kind="relu", options=(("fourier", 2),)) and built.split("train").psnr.min() > 20
+    assert INRDataset(built.folder).digest == built.digest and "| fourier | 2 |" in data_card(built.card) and "of widths 10-16-16-1" in data_card(built.card)
+    rendered = built.split("test").inr(pixel_grid(8, 8)) / 2 + 0.5
+    assert (rendered - inputs.load()[1].images.flatten(1, 2)).square().mean().sqrt() < 0.06
+
+
+@pytest.mark.parametrize("text, spec", {
+    "2-32-32-3": INRSpec(),
+    "2-12-1,omega=8,bias_init=zero": INRSpec(widths=(2, 12, 1), omega=8.0, bias_init="zero"),
+    "10-8-1,kind=relu,fourier=2": INRSpec(widths=(10, 8, 1), kind="relu", options=(("fourier", 2),)),
+    "2-8-1,kind=relu": INRSpec(widths=(2, 8, 1), kind="relu"),
+}.items())
+def test_a_spec_is_written_in_a_line(text, spec):
+    assert parse_spec(text) == spec
+
+
+@pytest.mark.parametrize("text, message", {
+    "2-8-1,fourier=2": r"a spec has no fields \['fourier'\]",
+    "2-8-1,kind=relu,fourier=x": "is no spec: options {'fourier': 'x'} do not fit the kind relu, which takes {'fourier': 'int'}",
+    "2-8-1,kind=relu,fourier=2": "is no spec: a relu of options .* makes .* features of 1, 2, ... coordinates, never 2",
+    "2-8-1,kind=relo": "is no spec: kind must be one of .*, not 'relo'",
+}.items())
+def test_a_line_that_is_no_spec_says_so(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_spec(text)
+
+
+# given INRs
+
+
+GIVEN = dict(images="digits", classes=tuple("0123456789"), image_range=(-1.0, 1.0), origin="here")
+
+
+def test_what_makes_no_data_set_is_refused(unkilled, tmp_path):
+    train, test = unkilled.split("train"), unkilled.split("test")
+    cases = {
+        r"splits must be named \('train', 'val', 'test', 'val-other', 'test-other'\), not \['train', 'dev'\]": dict(train=train, dev=test),
+        r"splits must be named .*, not \[\]": {},
+        "120 test images have the ids of train images": dict(train=train, test=train),
+        "float32 INRs of one spec": dict(train=train, test=replace(test, inr=test.inr.to(torch.float64))),
+        "of images of one size": dict(train=train, test=replace(test, sizes=(1, 1))),
+    }
+    for message, splits in cases.items():
+        with pytest.raises(ValueError, match=message):
+            store_dataset(tmp_path / "set", splits, **GIVEN)
+    assert not (tmp_path / "set").exists()
+    stored = store_dataset(tmp_path / "set", dict(train=train, test=test, **{"test-other": unkilled.split("test-other")}), **GIVEN)
+    assert stored.split("train").sizes == (8, 8) and count_shards(stored.folder) == 3 and stored.fit_seconds is None
+
+
 # no image on both sides
 
 
@@ -478,191 +631,19 @@ def test_overlaps_and_senseless_settings_are_refused(digits, tmp_path):
         "must have one size": (train, wide, {}),
         'test_init="other" means nothing': (train, test, dict(init="independent", test_init="other")),
         'must be "same" or "other"': (train, test, dict(test_init="new")),
+        "val_ids must name at least one training image, and nothing else: 1 of 2 name none": (train, test, dict(test_init="other", val_ids=[int(train.ids[0]), int(test.ids[0])])),
+        "val_ids name images to fit from unseen starts, and there are none": (train, test, dict(val_ids=[int(train.ids[0])])),
         "the same INR again": (train, test, dict(copies=2)),
         "needs a pool of more than": (train, test, dict(init="pool", inits=2, copies=3)),
         "init must be one of": (train, test, dict(init="random")),
         "steps must be at least 1": (train, test, dict(steps=0)),
         "lr must be a positive number": (train, test, dict(lr=float("nan"))),
-        "do not fit widths": (train, test, dict(spec=INRSpec())),
+        "do not fit INRSpec": (train, test, dict(spec=INRSpec())),
     }
     for message, (a, b, changes) in cases.items():
         with pytest.raises(ValueError, match=message):
             build_dataset(folder, a, b, **dict(spec=SPEC, steps=2, lr=1e-2) | changes)
     assert not folder.exists()
-
-
-# reading
-
-
-def test_digits_are_always_split_alike():
-    train, test = load_images("digits", "train"), load_images("digits", "test")
-    assert sorted([*train.ids.tolist(), *test.ids.tolist()]) == list(range(1797)) and len(test) == 360
-    assert train.ids[:5].tolist() == [362, 1568, 1440, 1761, 815], "another shuffle is another data set"
-    assert train.images.min() == 0 and train.images.max() == 1 and train.classes == tuple("0123456789")
-    with pytest.raises(ValueError, match=r"1\.\.360"):
-        load_images("digits", "test", 361)
-    with pytest.raises(ValueError, match='"train" or "test"'):
-        load_images("digits", "valid")
-
-
-def test_tables_grey_and_colour(tmp_path):
-    grey, colour = pictures(5, 6, 7), pictures(4, 6, 7, 3)
-    for split in ("train", "test"):
-        write_table(tmp_path / f"grey-{split}.parquet", images=grey, labels=[0, 1, 2, 1, 0])
-        write_table(tmp_path / f"colour_{split}.parquet", images=colour, labels=[1, 0, 1, 0], column="img", names=["cat", "dog"])
-    a = load_images(str(tmp_path / "grey-{split}.parquet"), "train", n=4)
-    b = load_images(tmp_path / "colour_{split}.parquet", "test")
-    assert torch.equal((a.images * 255).round().byte(), torch.stack(grey[:4])[..., None])
-    assert torch.equal((b.images * 255).round().byte(), torch.stack(colour))
-    assert (a.classes, a.name, a.labels.tolist(), a.ids.tolist()) == (("0", "1", "2"), "grey", [0, 1, 2, 1], [0, 1, 2, 3])
-    assert (b.classes, b.name, b.ids.tolist()) == (("cat", "dog"), "colour", [TEST_IDS + i for i in range(4)])
-
-
-def test_a_folder_of_several_files_as_the_hub_lays_them_out(tmp_path):
-    folder = tmp_path / "shapes"
-    (folder / "plain_text").mkdir(parents=True)
-    for i in range(2):
-        write_table(folder / "plain_text" / f"train-0000{i}-of-00002.parquet", images=pictures(3, 4, 4, seed=i), labels=[0, i, 1])
-    write_table(folder / "plain_text" / "test-00000-of-00001.parquet", images=pictures(2, 4, 4, seed=9), labels=[0, 1])
-    images = load_images(folder, "train", n=5)
-    assert torch.equal((images.images[3:] * 255).round().byte()[..., 0], torch.stack(pictures(3, 4, 4, seed=1)[:2]))
-    assert images.ids.tolist() == [0, 1, 2, 3, 4] and len(load_images(folder, "test")) == 2
-    assert torch.equal(load_images(f"{folder}/plain_text/{{split}}-*.parquet", "train", n=5).images, images.images)
-
-
-@pytest.mark.parametrize("name, shown", {
-    "pictures": dict(column="picture", images=pictures(2, 4, 4), labels=[0, 1]),
-    "labels": dict(images=pictures(2, 4, 4)),
-    "sizes": dict(images=pictures(1, 4, 4) + pictures(1, 5, 4), labels=[0, 1]),
-    "kinds": dict(images=pictures(1, 4, 4) + pictures(1, 4, 4, 3), labels=[0, 1]),
-    "alpha": dict(images=pictures(2, 4, 4, 4), labels=[0, 1]),
-    "bytes": dict(images=[None], labels=[0]),
-    "noise": dict(images=[b"no image"], labels=[0]),
-    "unlabelled": dict(images=pictures(2, 4, 4), labels=[0, None]),
-    "negative": dict(images=pictures(2, 4, 4), labels=[-1, 0]),
-    "empty": dict(images=[], labels=[]),
-}.items())
-def test_tables_that_cannot_be_used(name, shown, tmp_path):
-    wanted = dict(
-        pictures=r"columns \[picture: struct<.*>, label: int64\]; needed are `img` or `image`",
-        labels=r"columns \[image: struct<.*>\]; needed are .* integer `label`",
-        sizes=r"row 1 of .* is \(5, 4, 1\), the first is \(4, 4, 1\)",
-        kinds=r"row 1 of .* is \(4, 4, 3\), the first is \(4, 4, 1\)",
-        alpha="mode RGBA",
-        bytes="row 0 of .* holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`",
-        noise="row 0 of .* holds no readable image",
-        unlabelled="row 1 of .*x-train.parquet has the label None: every image needs a label",
-        negative="row 0 of .*x-train.parquet has the label -1: every image needs a label",
-        empty="is empty",
-    )
-    write_table(tmp_path / "x-train.parquet", **shown)
-    with pytest.raises(ValueError, match=wanted[name]):
-        load_images(str(tmp_path / "x-{split}.parquet"), "train")
-
-
-def test_files_that_are_missing_or_mixed_up(tmp_path):
-    for name in ("cats-train", "dogs-train", "latest-dogs"):
-        write_table(tmp_path / f"{name}.parquet", images=pictures(2, 4, 4), labels=[0, 1])
-    with pytest.raises(FileNotFoundError, match=r"no file .*birds-train.parquet; the files there are \['cats-train.parquet', 'dogs"):
-        load_images(str(tmp_path / "birds-{split}.parquet"), "train")
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        load_images(str(tmp_path / "nowhere" / "birds-{split}.parquet"), "train")
-    with pytest.raises(FileNotFoundError, match=r"\*test\*.parquet; the parquet files there are \['cats-train"):
-        load_images(tmp_path, "test")
-    (tmp_path / "pictures").mkdir(), (tmp_path / "pictures" / "train-1.png").touch()
-    with pytest.raises(FileNotFoundError, match=r"no file .*\*train\*.parquet; images are read from parquet tables, and .* \(howto.ipynb\) writes one"):
-        load_images(tmp_path / "pictures", "train")
-    with pytest.raises(ValueError, match=r"several data sets, \['cats', 'dogs'\]"):
-        load_images(tmp_path, "train")
-    with pytest.raises(FileNotFoundError, match='is not "digits", a Hub name'):
-        load_images("cifar", "train")
-    with pytest.raises(ValueError, match=r"the train split of cats has 2 images and 3 were asked for: set n_train .* to 1\.\.2"):
-        load_images(str(tmp_path / "cats-{split}.parquet"), "train", n=3)
-    (tmp_path / "text-train.parquet").write_text("no parquet")
-    with pytest.raises(ValueError, match="text-train.parquet is no whole parquet file"):
-        load_images(str(tmp_path / "text-{split}.parquet"), "train")
-
-
-def test_without_a_network_the_error_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert cache_folder() == tmp_path
-    for source, tried in {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "some/thing": "some/thing"}.items():
-        with pytest.raises(ConnectionError, match=f"tried to download {tried} from the Hugging Face Hub.*local parquet files"):
-            load_images(source, "train")
-
-
-def test_a_download_is_read_like_a_folder(monkeypatch, tmp_path):
-    asked = {}
-    write_table(tmp_path / "train-00000-of-00001.parquet", images=pictures(3, 4, 4), labels=[0, 1, 2])
-    monkeypatch.setattr(data, "snapshot_download", lambda name, **options: asked.update(options, name=name) or str(tmp_path))
-    images = load_images("mnist", "train")
-    assert (images.name, len(images)) == ("mnist", 3)
-    assert (asked["name"], asked["repo_type"], asked["allow_patterns"]) == ("ylecun/mnist", "dataset", ["*train*.parquet"])
-
-
-# augmenting
-
-
-@pytest.mark.parametrize("kind", ["translate", "rotate", "zoom", "mirror", "all"])
-def test_augmented_inrs_are_exact(kind, unkilled):
-    most = dict(translate=0.4, rotate=40.0, zoom=0.4, mirror=True)
-    inr, coords = unkilled.split("train").inr[:12].to(torch.float64), pixel_grid(11, 9).double()
-    flat = inr.flat().clone()
-    moved = augment(inr, **(most if kind == "all" else {kind: most[kind]}), generator=seeded(5))
-    a = torch.linalg.lstsq(inr.weights[0], moved.weights[0]).solution
-    t = torch.linalg.lstsq(inr.weights[0], (moved.biases[0] - inr.biases[0])[:, :, None]).solution[:, :, 0]
-    assert (moved(coords) - inr(coords @ a.mT + t[:, None])).abs().max() < 1e-10
-    assert torch.equal(inr.flat(), flat), "augment changed its argument"
-    assert (transform(inr, a, t).flat() - moved.flat()).abs().max() < 1e-10
-    scale = a.det().abs().sqrt()
-    assert t.abs().max() <= 0.4 and (t.abs().max() > 0.1) == (kind in ("translate", "all"))
-    assert (a.det() < -1e-6).any() == (kind in ("mirror", "all")) and (a.det() > 0).any()
-    assert ((scale - 1).abs() > 0.05).any() == (kind in ("zoom", "all")) and ((scale - 1).abs() <= 0.4).all()
-    assert (a[:, 0, 1].abs() > 0.05).any() == (kind in ("rotate", "all"))
-    assert relative_error(a @ a.mT, scale.square()[:, None, None] * torch.eye(2)) < 1e-9
-
-
-def test_a_mirrored_and_a_shifted_image_are_what_they_should_be():
-    inr = init_siren(SPEC, 1, generator=seeded(0)).to(torch.float64)
-    image = inr(pixel_grid(9, 9).double()).unflatten(1, (9, 9))
-    mirrored = transform(inr, torch.diag(torch.tensor([1.0, -1.0])).double()[None], torch.zeros(1, 2).double())
-    shifted = transform(inr, torch.eye(2).double()[None], torch.tensor([[0.25, 0.0]]).double())
-    assert (mirrored(pixel_grid(9, 9).double()).unflatten(1, (9, 9)) - image.flip(2)).abs().max() < 1e-12
-    assert (shifted(pixel_grid(9, 9).double()).unflatten(1, (9, 9))[:, :-1] - image[:, 1:]).abs().max() < 1e-12
-
-
-def test_augment_commutes_with_permute_and_is_drawn_from_its_generator():
-    inr = init_siren(SPEC, 8, generator=seeded(0)).to(torch.float64)
-    perm, options = random_permutation(SPEC, 8, generator=seeded(1)), AUGMENTATIONS["mirror"]
-    one, other = (augment(permute(x, p), **options, generator=seeded(2)) for x, p in ((inr, perm), (permute(inr, perm), perm.identity(SPEC, 8))))
-    assert torch.equal(one.flat(), other.flat())
-    assert relative_error(permute(augment(inr, **options, generator=seeded(2)), perm), one) < 1e-12
-    assert not torch.equal(augment(permute(inr, perm), **options, generator=seeded(3)).flat(), one.flat())
-    assert torch.equal(augment(inr, **AUGMENTATIONS["none"]).flat(), inr.flat())
-    assert len(augment(inr[[0] * 4], translate=0.1).biases[0].unique(dim=0)) == 4, "every INR needs a draw of its own"
-
-
-def test_augment_refuses_what_it_cannot_do():
-    volume, line = (init_siren(INRSpec(widths=(n, 6, 6, 1)), 2) for n in (3, 1))
-    assert len(augment(line, translate=0.2, zoom=0.2)) == len(augment(volume, translate=0.2, zoom=0.2)) == 2
-    for inr, options in ((volume, dict(rotate=5.0)), (line, dict(mirror=True))):
-        with pytest.raises(ValueError, match="2 coordinates"):
-            augment(inr, **options)
-    for options in (dict(zoom=1.0), dict(translate=-0.1), dict(rotate=-5.0), *({name: math.nan} for name in ("translate", "rotate", "zoom")), dict(rotate=math.inf)):
-        with pytest.raises(ValueError, match="must be finite and not negative, and zoom must be below 1"):
-            augment(line, **options)
-
-
-def test_noise_refuses_what_it_cannot_scale():
-    inr, scale = init_siren(SPEC, 2, generator=seeded(0)), torch.ones(6)
-    assert add_noise(inr, 0.1, scale, generator=seeded(1)).check_finite().flat().std() > inr.flat().std() > 0
-    for size in (-1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="the size of noise must be finite and not negative"):
-            add_noise(inr, size, scale)
-    for n in (5, 7):
-        with pytest.raises(ValueError, match=rf"a scale of shape \({n},\) does not fit .*: needed is one number for each of its 6 tensors"):
-            add_noise(inr, 0.1, torch.ones(n))
 
 
 def test_statistics_do_not_know_the_order_of_neurons(unkilled):

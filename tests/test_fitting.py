@@ -1,12 +1,11 @@
 "The fast fit against plain torch, in float64 and in decibels; what it does not depend on; what it refuses."
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from functools import cache
 
-import nbformat
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -15,13 +14,17 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from inrformer import fitting
-from inrformer.fitting import Adam, GridGradient, check_images, descend, fit, init_from_seeds, init_seeds, pick_chunk, sincos
-from inrformer.inr import INR, INRSpec, grid, init_siren, pixel_grid, psnr
+from inrformer.fitting import Adam, AutogradGradient, GridGradient, check_images, descend, fit, init_from_seeds, init_seeds, pick_chunk, sincos
+from inrformer.inr import INR, INRSpec, grid, init_inr, pixel_grid, psnr
 
 SPECS = {
     "shallow": INRSpec(widths=(2, 9, 1), omega=7.0),
     "usual": INRSpec(widths=(2, 12, 10, 3), omega=30.0),
     "deep": INRSpec(widths=(2, 6, 7, 5, 8, 2), omega=5.0, offset=0.5, bias_init="zero", first_init="hidden", last_init="linear"),
+}
+RELU = {
+    "plain": INRSpec(widths=(2, 9, 7, 1), kind="relu"),
+    "features": INRSpec(widths=(10, 12, 10, 3), kind="relu", options=(("fourier", 2),), offset=0.5, bias_init="zero"),
 }
 
 
@@ -32,7 +35,7 @@ def seeded(seed: int) -> torch.Generator:
 def drawn(spec: INRSpec, n: int, height: int, width: int) -> tuple[INR, torch.Tensor]:
     "INRs and images in [-1, 1], float64."
     images = torch.rand(n, height, width, spec.widths[-1], dtype=torch.float64, generator=seeded(1)) * 2 - 1
-    return init_siren(spec, n, generator=seeded(0)).to(torch.float64), images
+    return init_inr(spec, n, generator=seeded(0)).to(torch.float64), images
 
 
 def plain(start: INR, images: torch.Tensor, *, steps: int, lr: float, stride: int = 1) -> INR:
@@ -65,24 +68,24 @@ def test_sines_and_cosines_are_accurate(dtype, tolerance):
         assert (sine - angle.double().sin()).abs().max() < tolerance and (cosine - angle.double().cos()).abs().max() < tolerance
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("gradient, spec", [*((GridGradient, spec) for spec in SPECS.values()), *((AutogradGradient, spec) for spec in (SPECS | RELU).values())], ids=str)
 @pytest.mark.parametrize("sizes", [(6, 7), (8, 3), (1, 5)])
-def test_the_gradient_is_autograds(name, sizes):
-    inr, images = drawn(SPECS[name], 4, *sizes)
+def test_the_gradient_is_autograds(gradient, spec, sizes):
+    inr, images = drawn(spec, 4, *sizes)
     flat = inr.flat().requires_grad_()
     (INR.from_flat(flat, inr.spec)(pixel_grid(*sizes).double()) - images.flatten(1, 2)).square().mean(dim=(1, 2)).sum().backward()
     found = torch.full_like(flat, torch.nan)
     rows, cols = (grid(n)[:, 0].double() for n in sizes)
-    gradient = GridGradient(inr, INR.from_flat(found, inr.spec), sizes)
+    compute = gradient(inr, INR.from_flat(found, inr.spec), sizes)
     for _ in range(2):
-        gradient(rows, cols, rearrange(images, "b h w c -> b c (h w)"))
+        compute(rows, cols, rearrange(images, "b h w c -> b c (h w)"))
         assert (found - flat.grad).abs().max() < 1e-12 * flat.grad.abs().max()
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", SPECS | RELU)
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_a_fit_is_that_of_autograd_and_torchs_adam(name, stride):
-    start, images = drawn(SPECS[name], 3, 12, 6)
+    start, images = drawn((SPECS | RELU)[name], 3, 12, 6)
     before = start.flat().clone()
     inr, quality = descend(start, images, steps=40, lr=2e-3, stride=stride)
     reference = plain(start, images, steps=40, lr=2e-3, stride=stride)
@@ -120,15 +123,40 @@ def test_decibels_are_those_of_a_plain_loop(pieces):
         assert abs(psnr(net(coords).detach()[None], target[None]).item() - quality) < 0.1 and quality > 30
 
 
+FEATURES = INRSpec(widths=(26, 32, 32, 3), kind="relu", options=(("fourier", 6),))
+
+
+def test_a_relu_inr_shows_the_photograph(pieces):
+    result = fit(pieces[:4], FEATURES, steps=150, lr=5e-3, device="cpu")
+    rendered = result.inr(pixel_grid(32, 32)) / 2 + 0.5
+    assert result.inr.spec == FEATURES and (result.psnr > 25).all()
+    assert (psnr(rendered * 2 - 1, pieces[:4].flatten(1, 2) * 2 - 1) - result.psnr).abs().max() < 1e-3
+    assert (rendered - pieces[:4].flatten(1, 2)).square().mean().sqrt() < 0.06
+
+
+@pytest.mark.parametrize("spec", [INRSpec(), FEATURES], ids=["siren", "relu"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_an_inr_does_not_know_its_neighbours(pieces, stride):
-    settings = dict(steps=8, lr=1e-3, stride=stride, init="independent", device="cpu")
-    together = fit(pieces, INRSpec(), **settings)
+def test_an_inr_does_not_know_its_neighbours(pieces, stride, spec):
+    settings = dict(spec=spec, steps=8, lr=1e-3, stride=stride, init="independent", device="cpu")
+    together = fit(pieces, **settings)
     assert len(together.inr) == 16 and len(set(together.init_seeds)) == 16
     for i in (0, 7, 8, 15):
-        alone = fit(pieces[i : i + 1], INRSpec(), **settings, ids=[i])
+        alone = fit(pieces[i : i + 1], **settings, ids=[i])
         assert torch.equal(alone.inr.flat(), together.inr[i : i + 1].flat()) and torch.equal(alone.psnr, together.psnr[i : i + 1])
-    assert torch.equal(fit(pieces.flip(0), INRSpec(), **settings, ids=range(15, -1, -1)).inr.flat(), together.inr.flat().flip(0))
+    assert torch.equal(fit(pieces.flip(0), **settings, ids=range(15, -1, -1)).inr.flat(), together.inr.flat().flip(0))
+
+
+@pytest.mark.parametrize("init", ["shared", "pool", "independent"])
+def test_whole_numbers_of_any_type_are_the_same_seed(pieces, init):
+    settings, wholes = dict(steps=2, lr=1e-3, init=init, device="cpu"), (np.int64, np.int32, torch.tensor)
+    plainly = fit(pieces[:2], INRSpec(), **settings, seed=3, ids=[7, 8])
+    for whole in wholes:
+        other = fit(pieces[:2], INRSpec(), **settings, seed=whole(3), ids=[whole(7), whole(8)])
+        assert torch.equal(other.inr.flat(), plainly.inr.flat()) and other.init_seeds == plainly.init_seeds
+        assert init_seeds(init, [whole(7)], seed=whole(3), copy=whole(0)) == plainly.init_seeds[:1]
+    for wrong in (dict(seed=3.0), dict(ids=[7.0, 8.0])):
+        with pytest.raises(TypeError):
+            fit(pieces[:2], INRSpec(), **settings | wrong)
 
 
 def test_threads_share_the_work_and_not_the_bits(pieces):
@@ -176,11 +204,13 @@ print(code_path(torch.device("cpu")))
 """
 
 
-@pytest.mark.parametrize("change", [{}, dict(MKL_CBWR="COMPATIBLE"), dict(ATEN_CPU_CAPABILITY="default"), dict(OMP_NUM_THREADS="2")], ids=str)
-def test_where_bits_differ_the_code_path_does(change):
-    def fitted(**env: str) -> list[str]:
-        return subprocess.check_output([sys.executable, "-c", FITTED], cwd=ROOT, env=os.environ | env, text=True).splitlines()
+@cache
+def fitted(**env: str) -> list[str]:
+    return subprocess.check_output([sys.executable, "-c", FITTED], cwd=ROOT, env=os.environ | env, text=True).splitlines()
 
+
+@pytest.mark.parametrize("change", [dict(OMP_NUM_THREADS="3"), dict(MKL_CBWR="COMPATIBLE"), dict(ATEN_CPU_CAPABILITY="default"), dict(OMP_NUM_THREADS="2")], ids=str)
+def test_where_bits_differ_the_code_path_does(change):
     (bits, code), (other_bits, other_code) = fitted(OMP_NUM_THREADS="1"), fitted(**dict(OMP_NUM_THREADS="1") | change)
     assert bits == other_bits or code != other_code
     assert code == other_code or change.keys() & {"MKL_CBWR", "ATEN_CPU_CAPABILITY"}
@@ -188,7 +218,8 @@ def test_where_bits_differ_the_code_path_does(change):
 
 def test_what_cannot_be_fitted_is_refused(pieces):
     cases = {
-        "do not fit widths": dict(spec=INRSpec(widths=(2, 8, 1))),
+        "do not fit INRSpec": dict(spec=INRSpec(widths=(2, 8, 1))),
+        r"needed are \(b, height, width, c\) images, 2 coordinates": dict(spec=INRSpec(widths=(15, 8, 3), kind="relu", options=(("fourier", 2),))),
         "stride must divide the images' height and width, 32 and 32, and 3 does not": dict(stride=3),
         "stride must divide": dict(stride=0),
         "16 images need as many ids, not 2": dict(ids=[0, 1]),
@@ -215,30 +246,3 @@ def test_progress_shows_speed_quality_and_time_left(pieces, capsys):
     fit(pieces, INRSpec(), steps=5, lr=1e-3, device="cpu", progress=True)
     shown = capsys.readouterr().err
     assert "16/16" in shown and "INR/s" in shown and "psnr=" in shown and "<00:00" in shown
-
-
-# the benchmark
-
-
-def papermill(folder: Path, *parameters: object) -> subprocess.CompletedProcess:
-    notebook = ROOT / "nbs" / "benchmarks" / "fitting.ipynb"
-    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", *map(str, parameters)]
-    return subprocess.run(command, cwd=folder, env=os.environ | dict(PYTHONPATH=str(ROOT)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
-
-
-def test_the_benchmark_runs_and_keeps_its_record(tmp_path):
-    small = dict(n_images=2, steps=2, slice_steps=1, repeats=2, front_steps=8, record=True)
-    done = papermill(tmp_path, *(word for name, value in small.items() for word in ("-p", name, value)))
-    assert done.returncode == 0, done.stderr[-3000:]
-    (kept,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "fitting.jsonl").read_text().splitlines())
-    assert kept["config"]["dataset"] == "photo" and kept["config"]["chunk"] == 8 and {"run_id", "env"} <= kept.keys()
-    assert {"nn.Module, one by one", "autograd, batched", "fit"} == kept["summary"]["side_by_side"].keys()
-    assert abs(kept["summary"]["psnr_difference"]) < 0.01 and len(kept["summary"]["front"]) >= 1
-    outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
-
-
-@pytest.mark.parametrize("name, value, message", [("repeat", 3, "unexpected keyword argument 'repeat'"), ("dataclass", 3, "unexpected keyword argument 'dataclass'"), ("record", "yes", "record must be of type bool, not 'yes'")])
-def test_the_benchmark_refuses_what_it_does_not_know(name, value, message, tmp_path):
-    done = papermill(tmp_path, "-p", name, value)
-    assert done.returncode != 0 and message in done.stderr

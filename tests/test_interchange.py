@@ -8,8 +8,9 @@ import torch
 from huggingface_hub import DatasetCard
 from torch import nn
 
-from inrformer.data import Images, INRDataset, load_images
-from inrformer.inr import INR, INRSpec, init_siren, pixel_grid
+from inrformer.data import INRDataset
+from inrformer.images import Images, load_images
+from inrformer.inr import INR, INRSpec, init_inr, pixel_grid
 from inrformer.interchange.state_dicts import CONVENTIONS, from_state_dict, import_dataset, load_state_dicts, measure, save_state_dicts, to_state_dict
 
 WIDTHS = [(2, 7, 1), (2, 9, 8, 3), (2, 6, 5, 4, 3)]
@@ -64,7 +65,7 @@ def pixels(convention: str, n: int) -> torch.Tensor:
 
 
 def drawn(convention: str, widths: tuple[int, ...], n: int = 3, omega: float = 30.0) -> INR:
-    return init_siren(INRSpec(**dict(widths=widths, omega=omega) | CONVENTIONS[convention].spec), n, generator=torch.Generator().manual_seed(0))
+    return init_inr(INRSpec(**dict(widths=widths, omega=omega) | CONVENTIONS[convention].spec), n, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("convention", MODULES)
@@ -115,9 +116,13 @@ def test_an_imported_image_stands_upright(convention, dtype, tmp_path):
 
 def test_conventions_are_those_of_the_published_sets():
     nfn, dws = (INRSpec(**dict(widths=(2, 32, 32, 3)) | CONVENTIONS[name].spec) for name in ("nfn", "dws"))
-    assert nfn == INRSpec() and (nfn.omega, nfn.offset, nfn.bounds()[0][0], nfn.bounds()[1][0]) == (30.0, 0.0, 0.5, pytest.approx(2**-0.5))
-    assert (dws.omega, dws.offset, dws.bounds()[1][:2]) == (30.0, 0.5, [0.0, 0.0])
-    assert dws.bounds()[0] == pytest.approx([3**0.5 / 30, (6 / 32) ** 0.5 / 30, 32**-0.5])
+    assert nfn == INRSpec() and (nfn.omega, nfn.offset, dws.omega, dws.offset) == (30.0, 0.0, 30.0, 0.5)
+    for spec, bounds in (
+        (nfn, dict(W1=0.5, b1=2**-0.5, W2=(6 / 32) ** 0.5 / 30, b2=32**-0.5, W3=(6 / 32) ** 0.5 / 30, b3=32**-0.5)),
+        (dws, dict(W1=3**0.5 / 30, b1=0.0, W2=(6 / 32) ** 0.5 / 30, b2=0.0, W3=32**-0.5, b3=32**-0.5)),
+    ):
+        start = init_inr(spec, 200, generator=torch.Generator().manual_seed(0)).named
+        assert {name: t.abs().max().item() for name, t in start.items()} == pytest.approx(bounds, rel=0.02)
 
 
 @pytest.fixture
@@ -148,6 +153,29 @@ def test_imported_inrs_are_a_data_set_like_any_other(shown, digits, tmp_path):
     assert "| origin | imported, dws convention |" in card.text and ("| train | 10 | unknown |" in card.text) == (not shown)
 
 
+@pytest.mark.parametrize("known", ["images", "ids", "val", "nothing"])
+def test_what_validates_is_held_out_by_image_given_or_refused(known, digits, tmp_path):
+    files, labels, images = digits
+    if known == "val":
+        files, labels = ({name: some[half] for name, half in dict(train=slice(0, 7), val=slice(7, 10)).items()} | dict(test=of["test"]) for some, of in ((files["train"], files), (labels["train"], labels)))
+    ids = dict(train=list(np.repeat([40, 30, 20, 10, 50], 2)), test=[1, 1, 2, 2, 3, 3]) if known == "ids" else None
+    imported = import_dataset(
+        tmp_path / "set", files, labels, convention="dws", name="digits", classes=tuple("0123456789"), images=images if known == "images" else None, ids=ids,
+    )
+    assert imported.card["ids"] == (known in ("images", "ids")) and INRDataset(tmp_path / "set").digest == imported.digest
+    assert imported.split("train").sizes == ((8, 8) if known == "images" else (1, 1))
+    if known == "nothing":
+        with pytest.raises(ValueError, match="does not say which image an INR shows, so no images can be held out: import it again, with ids= or with a split val"):
+            imported.partition(5, -1)
+        return
+    train, val = imported.partition(5, -1)
+    assert (len(train), len(val)) == {"images": (8, 2), "ids": (8, 2), "val": (7, 3)}[known]
+    if known == "ids":
+        assert val.ids.tolist() == [50, 50] and imported.partition(5, 0)[1].ids.tolist() == [10, 10]
+    if known == "val":
+        assert imported.splits == ("train", "val", "test") and torch.equal(val.inr.flat(), load_state_dicts(files["val"], "dws").flat())
+
+
 def test_another_import_into_the_same_folder_is_refused(digits, tmp_path):
     files, labels, _ = digits
     options = dict(convention="dws", name="digits", classes=tuple("0123456789"))
@@ -165,6 +193,11 @@ def test_files_labels_and_images_must_fit(digits, tmp_path):
         r"not 6, \[11\] among them": (files, labels | dict(test=[11, *labels["test"][1:]]), {}),
         "6 INRs need as many images, not 10": (files, labels, dict(images=dict(train=images["train"], test=images["train"]))),
         "there are no files": (files | dict(test=[]), labels | dict(test=[]), {}),
+        "give images or ids, not both": (files, labels, dict(images=images, ids=dict(train=range(10), test=range(10, 16)))),
+        "must have the same splits, not .*, .'train'.$": (files, labels, dict(ids=dict(train=range(10)))),
+        "the 6 files of test need as many ids, not 5": (files, labels, dict(ids=dict(train=range(10), test=range(10, 15)))),
+        "2 test images have the ids of train images, first test image 0 that of train image 8": (files, labels, dict(ids=dict(train=range(10), test=range(8, 14)))),
+        "conventions tell of SIRENs, not of the kind relu": (files, labels, dict(kind="relu", omega=30.0, first_init="coordinate", last_init="hidden")),
         "convention must be one of": (files, labels, dict(convention="siren")),
     }
     for message, (some, of, changes) in cases.items():
@@ -215,4 +248,6 @@ def test_an_export_that_would_show_another_image_is_refused():
         to_state_dict(drawn("nfn", (2, 5, 1), 1), "dws")
     with pytest.raises(ValueError, match="holds one INR, not 3"):
         to_state_dict(drawn("nfn", (2, 5, 1)))
+    with pytest.raises(ValueError, match="conventions tell of SIRENs, not of the kind relu"):
+        to_state_dict(init_inr(INRSpec(widths=(2, 5, 1), kind="relu"), 1))
     assert torch.equal(from_state_dict(to_state_dict(drawn("dws", (2, 5, 1), 1), "dws"), "dws").flat(), drawn("dws", (2, 5, 1), 1).flat())

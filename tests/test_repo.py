@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").glob("**/*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-CHAPTERS = {p.stem[3:]: int(p.stem[:2]) for p in NOTEBOOKS if re.match(r"\d\d_", p.name)}
+EXPORT = re.compile(r"^#\| default_exp ([\w.]+)", re.MULTILINE)
 # make tells its children about itself: a make started from a test must not hear it
 ENV = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
 
@@ -48,14 +48,15 @@ def tree(tracked, tmp_path) -> Path:
     return tmp_path
 
 
-def imports(source: str) -> set[str]:
-    "Dotted names of every import in `source`, inside functions too; `from .x import y` gives inrformer.x and inrformer.x.y."
+def imports(source: str, package: tuple[str, ...] = ("inrformer",)) -> set[str]:
+    "Dotted names of every import in the `source` of a module of a package, inside functions too; `from .x import y` gives inrformer.x and inrformer.x.y."
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, ["inrformer" if node.level else "", node.module]))
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join(filter(None, [*above, node.module]))
             names |= {base} | {f"{base}.{a.name}" for a in node.names}
     return names
 
@@ -90,33 +91,65 @@ def test_paired_text_agrees(notebook):
     assert cells(notebook) == cells(text), f"run `make export`: {text.name} differs from {notebook.name}"
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_chapter_imports_only_lower_chapters(chapter):
-    used = {name.split(".")[1] for name in imports(code(ROOT / "inrformer" / f"{chapter}.py")) if name.startswith("inrformer.")}
-    higher = [name for name in used & set(CHAPTERS) if CHAPTERS[name] >= CHAPTERS[chapter]]
-    assert not higher, f"{chapter} ({CHAPTERS[chapter]}) imports {higher}"
+def chapters() -> dict[str, int]:
+    "The modules that notebooks export, and where the site's sidebar puts them."
+    shown = re.findall(r"[\w/]+\.ipynb", (ROOT / "_quarto.yml").read_text().partition("sidebar:")[2])
+    found = {notebook: EXPORT.search(code(ROOT / "nbs" / notebook)) for notebook in shown}
+    return {match[1]: place for place, match in enumerate(found.values()) if match}
 
 
-@pytest.mark.parametrize("chapter", [c for c, number in CHAPTERS.items() if number <= 6])
-def test_lower_chapters_are_light(chapter):
-    heavy = {name.split(".")[0] for name in imports(code(ROOT / "inrformer" / f"{chapter}.py"))} & {"accelerate", "pandas"}
+def test_the_sidebar_has_every_chapter_in_the_order_of_its_number():
+    exporting = {match[1]: p for p in NOTEBOOKS if (match := EXPORT.search(code(p)))}
+    assert set(chapters()) == set(exporting)
+    numbers = [exporting[name].name.partition("_")[0] for name in chapters() if exporting[name].name[:2].isdigit()]
+    assert numbers == sorted(set(numbers))
+    modules = {".".join(p.relative_to(ROOT / "inrformer").with_suffix("").parts) for p in (ROOT / "inrformer").rglob("*.py") if not p.name.startswith(("__init__", "_modidx"))}
+    assert modules == set(exporting), "a module without a notebook, or the other way round"
+
+
+@pytest.mark.parametrize("chapter", chapters())
+def test_chapter_imports_only_earlier_chapters(chapter):
+    places, path = chapters(), ROOT / "inrformer" / Path(*chapter.split(".")).with_suffix(".py")
+    package = ("inrformer", *chapter.split(".")[:-1])
+    used = {name.removeprefix("inrformer.") for name in imports(path.read_text(), package) if name.startswith("inrformer.")}
+    later = [name for name in used & set(places) if places[name] >= places[chapter]]
+    assert not later, f"{chapter} imports {later}, which the sidebar puts after it"
+
+
+@pytest.mark.parametrize("chapter", ["inr", "kinds.siren", "symmetry", "fitting", "graph", "layers", "reader", "readers.inrformer", "objectives.classify", "training"])
+def test_what_computes_needs_no_tables_and_no_pictures(chapter):
+    "Chapters that a run's source is made of import nothing heavy; only figures and widgets know plotly and ipywidgets."
+    heavy = {name.split(".")[0] for name in imports((ROOT / "inrformer" / Path(*chapter.split(".")).with_suffix(".py")).read_text())} & {"pandas", "matplotlib"}
     assert not heavy, f"{chapter} imports {heavy}"
 
 
-@pytest.mark.parametrize("module", ["model", "fitting", "experiments"])
-def test_import_needs_no_notebook_tools(module):
-    script = f"""
+def test_only_figures_and_widgets_import_plotly_or_ipywidgets():
+    drawing = {p.stem for p in (ROOT / "inrformer").rglob("*.py") if {name.split(".")[0] for name in imports(p.read_text())} & {"plotly", "ipywidgets", "anywidget"}}
+    assert drawing == {"figures", "widgets"}
+
+
+def test_import_needs_no_notebook_tools():
+    script = """
 import sys
 
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("plotly", "ipywidgets", "papermill", "nbdev"):
-            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
 
 sys.meta_path.insert(0, Block())
-import inrformer.{module}
+import inrformer.inspection, inrformer.__main__
 """
     check(sys.executable, "-c", script, cwd=ROOT)
+
+
+@pytest.mark.parametrize("notebook", ["00_inr", "01_symmetry", "readers/inrformer"])
+def test_lessons_have_short_cells(notebook):
+    cells = [c for c in json.loads((ROOT / "nbs" / f"{notebook}.ipynb").read_text())["cells"] if c["cell_type"] == "code" and "#| export" in "".join(c["source"])]
+    for cell in cells:
+        lines = [line for line in "".join(cell["source"]).splitlines() if line.strip() and not line.startswith("#|")]
+        if not all(line.startswith(("import ", "from ", "    ", ")")) for line in lines):
+            assert len(lines) <= 15, f"{len(lines)} lines:\n" + "\n".join(lines)
 
 
 def test_wheel_builds_installs_and_imports(tree, tmp_path_factory):
@@ -124,7 +157,7 @@ def test_wheel_builds_installs_and_imports(tree, tmp_path_factory):
     check(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, cwd=tree)
     (wheel,) = out.glob("*.whl")
     check(sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", site, wheel, cwd=elsewhere)
-    modules = sorted(p.stem for p in (ROOT / "inrformer").glob("*.py"))
+    modules = sorted(".".join(p.relative_to(ROOT / "inrformer").with_suffix("").parts) for p in (ROOT / "inrformer").rglob("*.py"))
     script = "import importlib; [importlib.import_module(f'inrformer.{m}') for m in %r]; import inrformer; print(inrformer.__file__)" % modules
     where = check(sys.executable, "-c", script, cwd=elsewhere, PYTHONPATH=str(site)).strip()
     assert Path(where).is_relative_to(site), f"imported {where}, not the wheel"
@@ -163,13 +196,27 @@ def test_skips_give_a_reason(path):
             assert given, f"{path.name}:{node.lineno}: {ast.unparse(node)} without a reason"
 
 
-def test_make_passes_parameters_on():
-    line = check("make", "-n", "train", "HINT=64", "DATASET=my images/{split}", cwd=ROOT, LR="7").replace("'", "")
-    assert "-p hint 64" in line and "-p dataset my images/{split}" in line
+def test_make_passes_any_parameter_on():
+    line = check("make", "-n", "train", "HINT=64", "DATASET=my images/{split}", "PAIR_DIM=8", cwd=ROOT, LR="7").replace("'", "")
+    for words in ("-p hint 64", "-p dataset my images/{split}", "-p pair_dim 8"):
+        assert words in line
     assert "-p lr" not in line, "a parameter came from the environment"
-    assert "-p hint 256" in check("make", "-n", "train", cwd=ROOT).replace("'", "")
+    (command,) = [line for line in check("make", "-n", "train", cwd=ROOT).splitlines() if "papermill" in line]
+    assert " -p " not in command
 
 
-def test_make_refuses_an_unknown_parameter():
-    done = run("make", "-n", "train", "HNT=64", cwd=ROOT)
-    assert done.returncode and "unknown variable HNT" in done.stderr and "HINT" in done.stderr
+def test_make_refuses_an_unknown_parameter_before_anything_runs():
+    done = run("make", "-o", ".venv/installed", "train", "HNT=64", f"BIN={BIN}", cwd=ROOT)
+    assert done.returncode and "there is no parameter 'hnt'; did you mean 'hint'" in done.stderr and "papermill" not in done.stdout
+    done = run("make", "-n", "test", "HINT=64", cwd=ROOT)
+    assert done.returncode and "HINT: only `make train` takes parameters" in done.stderr
+
+
+def test_the_makefile_and_the_page_hold_no_second_list_of_fields():
+    from inrformer.config import kinds_of_fields
+
+    words = set(re.findall(r"[A-Z_]{3,}", (ROOT / "Makefile").read_text()))
+    assert not {name for name in kinds_of_fields() if name.upper() in words} - {"hint", "dataset"}
+    (cell,) = [c for c in json.loads((ROOT / "nbs" / "train.ipynb").read_text())["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    named = set(re.findall(r"^(\w+):", "".join(cell["source"]), re.MULTILINE))
+    assert named < set(kinds_of_fields()) and len(named) <= 12

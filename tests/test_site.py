@@ -1,5 +1,6 @@
 "The site: every page is processed, its numbers come from records and code, its links lead somewhere."
 
+import argparse
 import csv
 import json
 import os
@@ -15,7 +16,11 @@ import pytest
 import yaml
 from test_repo import BIN, NOTEBOOKS, ROOT, check, run, tracked, tree  # noqa: F401
 
-from inrformer.experiments import EXPERIMENTS, effects, experiment, identity, parse_fields, parser, records, resolve, run_id
+from inrformer.__main__ import COMMANDS
+from inrformer.config import check_names, config_from, flat, identity, parse_fields, run_id
+from inrformer.records import paired, records
+from inrformer.runs import source_digest
+from inrformer.sweeps import experiment
 
 PAGES = {p.relative_to(ROOT / "nbs").as_posix(): nbformat.read(p, 4) for p in NOTEBOOKS}
 SITE = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]
@@ -64,8 +69,8 @@ for folder in . */; do
 done
 cd _docs
 for page in [0-9]*.html; do mv "$page" "${{page#*_}}"; done
-sed -i.bak -e 's/[0-9][0-9]_\([a-z]*\)\.ipynb/\1.html/g' -e 's/\.ipynb/.html/g' -e 's#="/#="./#g' *.html
-sed -i.bak -e 's/[0-9][0-9]_\([a-z]*\)\.ipynb/\1.html/g' -e 's/\.ipynb/.html/g' -e 's#="/#="../#g' */*.html
+sed -i.bak -e 's/[0-9][0-9][a-z]*_\([a-z]*\)\.ipynb/\1.html/g' -e 's/\.ipynb/.html/g' -e 's#="/#="./#g' *.html
+sed -i.bak -e 's/[0-9][0-9][a-z]*_\([a-z]*\)\.ipynb/\1.html/g' -e 's/\.ipynb/.html/g' -e 's#="/#="../#g' */*.html
 rm *.bak */*.bak
 """
 
@@ -181,9 +186,17 @@ def test_commands_are_right(name, line):
     if words[:1] == ["make"]:
         done = run("make", "-n", "-o", ".venv/installed", *words[1:], cwd=ROOT)
         assert done.returncode == 0, f"{name}: {line}\n{done.stderr}"
-    if "inrformer.experiments" in words:
-        arguments = parser().parse_args(words[words.index("inrformer.experiments") + 1 :])
-        assert parse_fields(arguments.set) is not None and (arguments.name not in EXPERIMENTS or experiment(arguments.name, arguments.protocol))
+        fields = [word.partition("=") for word in words[2:]]
+        assert parse_fields([f"{field.lower()}={value}" for field, _, value in fields]) is not None
+    if "-p" in words:
+        check_names([field for flag, field in zip(words, words[1:]) if flag == "-p"])
+    if "inrformer" in words:
+        command, *arguments = words[words.index("inrformer") + 1 :]
+        parser = argparse.ArgumentParser()
+        COMMANDS[command][0](parser)
+        options = parser.parse_args(arguments)
+        if command == "sweep":
+            assert parse_fields(options.set) is not None and experiment(options.name, options.protocol)
 
 
 @pytest.mark.parametrize("name", [n for n, page in PAGES.items() if any((option(c, "label") or "").startswith("tbl-") for c in page.cells)])
@@ -200,6 +213,7 @@ def test_the_run_page_shows_a_committed_record():
     demo = json.loads((ROOT / "inrformer" / "demo" / "record.json").read_text())
     committed = next((r for r in records("digits") if r["run_id"] == demo["run_id"]), None)
     assert committed == demo, "run `make demo`: figures/records has not the run whose model ships"
+    assert flat(demo["config"])["head"] == "start" and demo["reads"] == "input INR", "index.ipynb says what the shipped head reads"
     assert demo["run_id"] in shown, "run `make demo`: train.ipynb shows another run"
     for key, value in demo["summary"].items():
         assert f"{value:.4g}" in shown if isinstance(value, float) else str(value) in shown, f"run `make demo`: train.ipynb shows another {key}"
@@ -215,39 +229,72 @@ def test_published_numbers_have_a_source():
         assert 10 < float(r["accuracy"]) < 100 and r["protocol"] and r["source"], r
     _, configs = experiment("table3", "cifar10-full")
     named = {r["row"] for r in rows if r["table"] == "Table 3"}
-    assert len(named) == 9 and {row for row in effects(configs, made_up(configs))["row"]} == named - {"other inits"}
+    assert len(named) == 9 and {pair.row for pair in paired(configs, [])} == named - {"baseline", "other inits"}
 
 
-def made_up(configs, accuracy=lambda k: 0.5 + 0.001 * k):
-    "Records with accuracies that count up, as if every config had run."
+def answers(right, n=1000):
+    "Answers to n INRs, of which the first are right."
+    return dict(answers=[int(k < right) for k in range(n)], labels=[1] * n, ids=list(range(n)))
+
+
+def made_up(rows, right=lambda k: 500 + k):
+    "Records whose right answers, of a thousand, count up, as if every row had run."
     found = []
-    for k, cfg in enumerate(configs):
-        full = resolve(cfg)
-        summary = dict(test_accuracy=accuracy(k), test_other_accuracy=accuracy(k) / 2, psnr=30.0, parameters=1000 * (k + 1), protocol=full.protocol, device="made up",
+    for k, row in enumerate(rows):
+        cfg = config_from(row)
+        config = identity(cfg)
+        if cfg.inputs.dataset != "digits":
+            config["inputs"]["dataset"] = "made-up"
+        summary = dict(val_accuracy=0.4, test_accuracy=right(k) / 1000, test_other_accuracy=right(k) / 2000, psnr=30.0, parameters=1000 * (k + 1), protocol=cfg.protocol,
                        train_seconds=60.0, dataset="made-up", fit_seconds=1.0)
-        history = [dict(epoch=e, cross_entropy=1 / e, test_accuracy=accuracy(k)) for e in (1, 2)]
-        config = identity(full) | dict(dataset="digits" if full.dataset == "digits" else "made-up")
-        found.append(dict(run_id=run_id(cfg), config=config, env=dict(threads=1, torch="made up"), summary=summary, history=history))
+        found.append(dict(
+            run_id=run_id(cfg), config=config, env=dict(threads=1, torch="made up", device="made up", precision="fp32"), source=source_digest(cfg), inrs=dict(recipe="r", bits="b"),
+            reads="input INR", summary=summary, history=[dict(epoch=e, cross_entropy=1 / e, val_accuracy=0.4) for e in (1, 2)],
+            answers={"test": answers(right(k)), "test-other": answers(right(k) // 2)}))
     return found
 
 
-def test_the_results_page_shows_whatever_is_on_record(tree):
-    "With a record of every row, and one failure, no row is missing but the failed one, and the numbers are those of the records."
+def shown(name, tree):
+    "What the labelled cells of a page say in words, executed in that tree."
+    return {option(c, "label") or c.id: "".join(filter(None, text_of(c))) for c in execute(tree / "nbs" / name, tree) if c.cell_type == "code"}
+
+
+EXECUTED = [("digits", None), ("digits-folds", None), ("mnist-small", None), ("cifar10-small", None), ("table2", None), ("choices", None),
+            *(("table3", protocol) for protocol in ("digits", "cifar10-small", "cifar10-full"))]
+
+
+def test_the_results_pages_show_whatever_is_on_record(tree):
+    "With a record of every row, one failure and one run of other source, no row is missing but the failed one, and the numbers are those of the records."
     for path in (tree / "figures" / "records").glob("*.jsonl"):
         path.unlink()
-    for name, protocol in (("table3", "digits"), ("table3", "cifar10-small"), ("table3", "cifar10-full"), ("table2", None), ("splits", None), ("choices", "digits"), ("choices", "cifar10-full")):
-        label, configs = experiment(name, protocol)
-        found = made_up(configs)
+    for name, protocol in EXECUTED:
+        label, rows = experiment(name, protocol)
+        found = made_up(rows)
         if label == "table3-cifar10-small":
             found[2] = {k: found[2][k] for k in ("run_id", "config")} | dict(summary=None, error="MemoryError: too small")
+            found[1]["source"] = "of another day"
+        if label == "digits":
+            found[-1]["summary"]["val_accuracy"] = None
         (tree / "figures" / "records" / f"{label}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
-    cells = {option(c, "label"): "".join(filter(None, text_of(c))) for c in execute(tree / "nbs" / "ablations.ipynb", tree) if option(c, "label")}
-    assert "not yet run" not in "".join(cells.values())
-    assert "failed: MemoryError: too small" in cells["tbl-table3-small"] and "made-up" in cells["tbl-table3-small"]
-    _, configs = experiment("table3", "digits")
-    mean = sum(0.5 + 0.001 * k for k, c in enumerate(configs) if c.aux is False) / 5
-    assert f"{100 * mean:.2f} (" in cells["tbl-table3-digits"] and "+0.10" in cells["tbl-table3-digits"]
-    assert "25.00" in cells["tbl-table3-full"], "the last row is the first row's runs on other inits"
+    cells = shown("ablations.ipynb", tree)
+    assert "not yet run" not in "".join(text for label, text in cells.items() if label.startswith(("tbl-", "fig-")))
+    small = cells["tbl-table3-small"]
+    assert "failed: MemoryError: too small" in small and "made-up" in small and "other source: 1 of 3 runs" in small
+    _, rows = experiment("table3", "digits")
+    mean = sum(0.5 + 0.001 * k for k, row in enumerate(rows) if row.get("aux") is False) / 5
+    assert f"{100 * mean:.2f} (" in cells["tbl-table3-digits"] and "+0.10 (" in cells["tbl-table3-digits"]
+    assert "25.00" in cells["tbl-table3-full"] and "one seed: no verdict" in cells["tbl-table3-full"], "the last row is the first row's runs on other inits"
+    assert "better" in "".join(cells.values()) and "<details>" in cells["tbl-ids"] and run_id(config_from(rows[0])) in cells["tbl-ids"]
+    assert "not yet run" not in shown("index.ipynb", tree)["tbl-measured"]
+
+
+@pytest.mark.parametrize("name", ["ablations.ipynb", "index.ipynb"])
+def test_without_records_everything_is_not_yet_run(name, tree):
+    for path in (tree / "figures" / "records").glob("*.jsonl"):
+        path.unlink()
+    for label, text in shown(name, tree).items():
+        if label.startswith("tbl-") and label != "tbl-others":
+            assert re.search("not yet run", text, re.I), f"{label} has numbers from nowhere"
 
 
 def test_workflows_pin_their_actions():

@@ -6,23 +6,26 @@
 __all__ = ['CONVENTIONS', 'Convention', 'convention_named', 'from_state_dict', 'load_state_dicts', 'to_state_dict',
            'save_state_dicts', 'import_dataset', 'measure']
 
-# %% ../../nbs/interchange/state_dicts.ipynb #167b9637
+# %% ../../nbs/interchange/state_dicts.ipynb #03662fc2
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data import Images, INRDataset, Split, store_dataset
+from ..data import INRDataset, store_dataset
+from ..images import Images
 from ..inr import INR, INRSpec, pixel_grid, psnr
+from ..splits import Split
 
-# %% ../../nbs/interchange/state_dicts.ipynb #c98ced0e
+# %% ../../nbs/interchange/state_dicts.ipynb #d7946f78
 @dataclass(frozen=True)
 class Convention:
-    "What the files of a published set do not say of themselves."
+    "What the files of a published set of SIRENs do not say of themselves."
 
     hidden: str  # prefix of a hidden layer's weight and bias; {l} counts layers from 0
     last: str  # prefix of the output layer's
@@ -36,14 +39,14 @@ CONVENTIONS = dict(
     dws=Convention("seq.{l}", "seq.{l}", (0.0, 1.0), column_first=True, spec=dict(first_init="hidden", bias_init="zero", last_init="linear", offset=0.5)),
 )
 
-
+# %% ../../nbs/interchange/state_dicts.ipynb #5a45460c
 def convention_named(name: str) -> Convention:
     "The convention of that name. Raises ValueError when there is none."
     if name not in CONVENTIONS:
         raise ValueError(f"convention must be one of {tuple(CONVENTIONS)}, not {name!r}")
     return CONVENTIONS[name]
 
-# %% ../../nbs/interchange/state_dicts.ipynb #1ef2dfdd
+# %% ../../nbs/interchange/state_dicts.ipynb #4abb0e8e
 def from_state_dict(
     state: Mapping[str, Tensor],
     convention: str,  # "nfn" or "dws"
@@ -52,7 +55,16 @@ def from_state_dict(
     **fields: Any,  # of INRSpec, where this set differs from its convention, such as omega
 ) -> INR:
     "The INR of a state dict, a batch of one, of coordinates (row, column). Raises ValueError when it is no SIREN."
-    rule = convention_named(convention)
+    rule, (weights, biases) = convention_named(convention), _layers(state, where)
+    spec = INRSpec(**dict(widths=(weights[0].shape[1], *map(len, biases))) | rule.spec | fields)
+    if spec.kind != "siren":
+        raise ValueError(f"conventions tell of SIRENs, not of the kind {spec.kind}")
+    inr = INR.of_layers([w[None].detach() for w in weights], [b[None].detach() for b in biases], spec)
+    return _flipped(inr) if rule.column_first else inr
+
+# %% ../../nbs/interchange/state_dicts.ipynb #265edaf4
+def _layers(state: Mapping[str, Tensor], where: str) -> tuple[list[Tensor], list[Tensor]]:
+    "The weights and the biases, layer after layer. Raises ValueError unless they follow each other."
     names = {kind: [name for name in state if name.rpartition(".")[2] == kind] for kind in ("weight", "bias")}
     shapes = {name: tuple(t.shape) for name, t in state.items()}
     prefixes = [[name.rpartition(".")[0] for name in some] for some in names.values()]
@@ -63,12 +75,14 @@ def from_state_dict(
     widths = (weights[0].shape[-1], *(b.shape[0] if b.ndim else 0 for b in biases))
     if found != [((o, i), (o,)) for i, o in zip(widths, widths[1:])]:
         raise ValueError(f"the layers of {where}, {shapes}, do not follow each other: needed are weights (out, in) and biases (out,)")
-    spec = INRSpec(**dict(widths=widths) | rule.spec | fields)
-    first, *others = weights
-    weights = (first.flip(1) if rule.column_first else first, *others)
-    return INR(tuple(w[None].detach() for w in weights), tuple(b[None].detach() for b in biases), spec)
+    return weights, biases
 
+# %% ../../nbs/interchange/state_dicts.ipynb #31688a8a
+def _flipped(inr: INR) -> INR:
+    "The INRs that take their coordinates in the other order."
+    return INR(tuple(t.flip(2) if p.inn == 0 else t for p, t in zip(inr.spec.layout, inr.tensors)), inr.spec)
 
+# %% ../../nbs/interchange/state_dicts.ipynb #e33436fe
 def load_state_dicts(
     paths: Sequence[str | Path],  # .pth files, one INR each
     convention: str,  # "nfn" or "dws"
@@ -83,8 +97,8 @@ def load_state_dicts(
             raise ValueError(f"{path} holds an INR of widths {inr.spec.widths}, {inr.dtype}, and {paths[0]} one of {inrs[0].spec.widths}, {inrs[0].dtype}")
     return INR.cat(inrs).check_finite()
 
-
-def _load(path: Path) -> dict[str, Tensor]:
+# %% ../../nbs/interchange/state_dicts.ipynb #d4a2f54a
+def _load(path: Path) -> Mapping[str, Tensor]:
     "The state dict in a file."
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -96,27 +110,29 @@ def _load(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds no state dict, which maps names to tensors, but {type(state).__name__}")
     return state
 
-# %% ../../nbs/interchange/state_dicts.ipynb #2e907b45
+# %% ../../nbs/interchange/state_dicts.ipynb #d75b7083
 def to_state_dict(
     inr: INR,  # a batch of one
     convention: str = "nfn",
 ) -> dict[str, Tensor]:
     """The INR under the names of a convention, in its order of coordinates; the module that loads it must be given `inr.spec.omega`.
 
-    Raises ValueError for a batch, or where the convention adds something else to the output.
+    Raises ValueError for a batch, for what is no SIREN, and where the convention adds something else to the output.
     """
     rule = convention_named(convention)
     if len(inr) != 1:
         raise ValueError(f"a state dict holds one INR, not {len(inr)}: take a slice, as in inr[:1]")
+    if inr.spec.kind != "siren":
+        raise ValueError(f"conventions tell of SIRENs, not of the kind {inr.spec.kind}")
     if (added := rule.spec.get("offset", 0.0)) != inr.spec.offset:
         raise ValueError(f"{convention} adds {added} to the output and these INRs add {inr.spec.offset}: choose another convention")
-    prefixes = [(rule.last if l == inr.spec.depth - 1 else rule.hidden).format(l=l) for l in range(inr.spec.depth)]
-    first, *others = inr.weights
-    weights = (first.flip(2) if rule.column_first else first, *others)
-    pairs = [((f"{prefix}.weight", w[0].clone()), (f"{prefix}.bias", b[0].clone())) for prefix, w, b in zip(prefixes, weights, inr.biases)]
-    return dict(entry for pair in pairs for entry in pair)
+    inr, state = _flipped(inr) if rule.column_first else inr, {}
+    for p, t in zip(inr.spec.layout, inr.tensors):
+        prefix = rule.last if p.out == inr.spec.depth else rule.hidden
+        state[f"{prefix.format(l=p.out - 1)}.{'bias' if p.inn is None else 'weight'}"] = t[0].clone()
+    return state
 
-
+# %% ../../nbs/interchange/state_dicts.ipynb #580fb21e
 def save_state_dicts(
     inr: INR,
     folder: str | Path,  # gets 00000.pth, 00001.pth, ...
@@ -130,39 +146,59 @@ def save_state_dicts(
         torch.save(to_state_dict(one, convention), path)
     return paths
 
-# %% ../../nbs/interchange/state_dicts.ipynb #adcc5c00
+# %% ../../nbs/interchange/state_dicts.ipynb #58d6a5c0
 def import_dataset(
     folder: str | Path,  # where the data set goes
-    files: Mapping[str, Sequence[str | Path]],  # .pth files of each split, "train" and "test"
-    labels: Mapping[str, Sequence[int]],  # the label of each file
+    files: Mapping[str, Sequence[str | Path]],  # .pth files of each split: "train", "test", and "val" where there is one
+    labels: Mapping[str, Sequence[SupportsIndex]],  # the label of each file
     *,
     convention: str,  # "nfn" or "dws"
     name: str,  # of the images, as records say it
     classes: tuple[str, ...],  # names of the labels
     images: Mapping[str, Images] | None = None,  # what they should show, in the order of the files; gives PSNR and ids
+    ids: Mapping[str, Sequence[SupportsIndex]] | None = None,  # or only which image each file shows, by a number of its own: then some can be held out
     **fields: Any,  # of INRSpec, where this set differs from its convention
 ) -> INRDataset:
-    "Store INRs of others, in float32, as a data set and open it. Raises ValueError when files, labels and images do not fit each other."
-    if files.keys() != labels.keys() or (images is not None and files.keys() != images.keys()):
-        raise ValueError(f"files, labels and images must have the same splits, not {list(files)}, {list(labels)}, {list(images or files)}")
+    "Store INRs of others, in float32, as a data set and open it. Raises ValueError when files, labels, images and ids do not fit each other."
+    if images is not None and ids is not None:
+        raise ValueError("images have ids of their own: give images or ids, not both")
+    named = dict(files=files, labels=labels) | dict(images=images if images is not None else files, ids=ids if ids is not None else files)
+    if any(some.keys() != files.keys() for some in named.values()):
+        raise ValueError(f"files, labels, images and ids must have the same splits, not {', '.join(str(list(some)) for some in named.values())}")
     splits, shift = {}, 0
     for split, paths in files.items():
-        wrong = [label for label in labels[split] if not 0 <= label < len(classes)]
-        if len(labels[split]) != len(paths) or wrong:
-            raise ValueError(f"the {len(paths)} files of {split} need as many labels in 0..{len(classes) - 1}, not {len(labels[split])}, {wrong[:3]} among them")
+        _check_labels(split, len(paths), [operator.index(label) for label in labels[split]], len(classes))
         inr = load_state_dicts(paths, convention, **fields).to(torch.float32)
-        splits[split] = _split(inr, labels[split], convention, images and images[split], shift)
+        shown = range(shift, shift + len(paths)) if ids is None else ids[split]
+        splits[split] = _split(inr, labels[split], convention, images and images[split], shown, split)
         shift += len(paths)
-    return store_dataset(folder, splits, images=name, classes=classes, image_range=convention_named(convention).image_range, origin=f"imported, {convention} convention")
+    return store_dataset(
+        folder, splits, images=name, classes=classes, image_range=convention_named(convention).image_range,
+        origin=f"imported, {convention} convention", ids=images is not None or ids is not None,
+    )
+
+# %% ../../nbs/interchange/state_dicts.ipynb #1ad22808
+def _check_labels(split: str, n: int, labels: list[int], classes: int) -> None:
+    wrong = [label for label in labels if not 0 <= label < classes]
+    if len(labels) != n or wrong:
+        raise ValueError(f"the {n} files of {split} need as many labels in 0..{classes - 1}, not {len(labels)}, {wrong[:3]} among them")
+
+# %% ../../nbs/interchange/state_dicts.ipynb #0caa52d0
+def _split(inr: INR, labels: Sequence[SupportsIndex], convention: str, images: Images | None, ids: Sequence[SupportsIndex], split: str) -> Split:
+    "INRs with their labels, and what is known of their images."
+    if len(ids) != len(inr):
+        raise ValueError(f"the {len(inr)} files of {split} need as many ids, not {len(ids)}")
+    start = torch.full((len(inr),), -1)
+    if images is None:
+        return Split(inr, _whole(labels), _whole(ids), torch.full((len(inr),), torch.nan), start)
+    height, width = images.images.shape[1:3]
+    return Split(inr, _whole(labels), images.ids, measure(inr, images, convention), start, (height, width))
 
 
-def _split(inr: INR, labels: Sequence[int], convention: str, images: Images | None, shift: int) -> Split:
-    "INRs with their labels; ids are those of the images, or count on from `shift`."
-    quality = torch.full((len(inr),), torch.nan) if images is None else measure(inr, images, convention)
-    ids = torch.arange(shift, shift + len(inr)) if images is None else images.ids
-    return Split(inr, torch.tensor(labels), ids, quality, torch.full((len(inr),), -1))
+def _whole(numbers: Sequence[SupportsIndex]) -> Int[Tensor, "b"]:
+    return torch.tensor([operator.index(i) for i in numbers], dtype=torch.int64)
 
-
+# %% ../../nbs/interchange/state_dicts.ipynb #0c300748
 def measure(inr: INR, images: Images, convention: str) -> Float[Tensor, "b"]:
     "The PSNR of imported INRs in dB, on the [-1, 1] range."
     if len(images) != len(inr):

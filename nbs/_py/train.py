@@ -16,68 +16,31 @@
 # ---
 
 # %% [markdown]
-# # Train INRFormer
+# # A run, step by step
 #
-# > One run from images to a trained model: INRs are fitted, their graphs read, the model trained, and everything that it found is measured.
+# > One run from images to a trained reader: INRs are fitted, a reader of their weights is trained, and everything that it found is measured.
 
 # %% [markdown]
-# Run it with papermill, `papermill nbs/train.ipynb runs/train.ipynb -p hint 256`, or cell by cell. A run that was cut goes on where it stopped; a run that is done is only shown.
-# What is shown below is the run whose model ships with the package; its record is in `figures/records/digits.jsonl`.
-
-# %%
-_before = dict(globals())
+# Run it with papermill, `papermill nbs/train.ipynb runs/train.ipynb -p hint 64`, or cell by cell. A run that was cut goes on where it stopped; a run that is done is only shown.
+# What is shown below is the run whose reader ships with the package; its record is in `figures/records/digits.jsonl`.
 
 # %% tags=["parameters"]
-dataset: str = "digits"  # images: digits, mnist, cifar10, a Hub name, a folder, or a pattern holding {split}
-protocol: str = None  # what the result may be compared with; follows from the data set
-n_train: int = None  # training images, the first of the file
-n_test: int = None  # test images, the first of the file
-hidden: str = None  # hidden widths of the INRs, written "32-32": papermill cannot pass tuples
-omega: float = None  # frequency scale: how wild an INR may be, and how hard to read
-bias_init: str = None  # biases of the INRs start uniform or zero; zero leaves fewer phases to unravel
-fit_steps: int = None  # Adam steps per INR: few give blurs, many give sharp images
-fit_lr: float = None  # Adam's rate while fitting
-init: str = None  # start of the INRs: shared, pool or independent
-inits: int = None  # starts in the pool
-copies: int = None  # INRs per training image
-test_init: str = None  # "other" also tests on INRs from starts never seen; "same" does not
-augment: str = None  # name in AUGMENTATIONS: moves of the image made in weight space
-weight_noise: float = None  # noise on the training INRs' weights, in units of each tensor's scale: against learning by heart
-canonical: bool = None  # read the canonical form under sine signs and phases
-model: str = None  # name in MODELS, which gives sizes and choices that are not given
-dim: int = None  # node width
-edge_dim: int = None  # edge width, where most of the work is
-depth: int = None  # blocks
-heads: int = None  # attention heads
-edge_identity: bool = None  # edges know their coordinate or channel
-shared_fold: bool = None  # one fold for incoming and outgoing edges (the paper)
-head_start: bool = None  # feature INRs start from the input INR
-raw_scalar: bool = None  # the weight itself among its sines
-head_scale: float = None  # unit of the feature INRs' change, in scales of each tensor
-head_bias: str = None  # unit of a bias's change: its own scale, or fan_in for biases that are small on purpose
-max_frequency: float = None  # of the sinusoidal embedding, per standard deviation of the weight
+dataset: str = None  # images: digits, mnist, cifar10, a Hub name, a folder, or a pattern holding {split}
+data: str = None  # folder of a finished INR data set, fitted here or imported: its INRs are the run's, and nothing is fitted
+protocol: str = None  # what the result may be compared with: a name in PROTOCOLS, or custom
+reader: str = "inrformer"  # name in READERS: what reads the INRs
+model: str = None  # name in MODELS: which sizes and choices hold where none are given
+init: str = None  # where INRs start: shared, pool or independent
 hint: int = None  # grid points that describe the crop
-query: int = None  # grid points at which feature INRs are read
-features: int = None  # feature INRs
-weight_embedding: str = None  # sinusoidal or chebyshev
-layer_embedding: bool = None  # learned vectors for layers
-pool: str = None  # max or mean: how edges fold into nodes
-aux: bool = None  # the auxiliary crop task
 epochs: int = None  # passes over the training INRs
-batch_size: int = None  # INRs per step, over all processes
-lr: float = None  # AdamW's peak rate
-weight_decay: float = None  # AdamW's decay of matrices
-seed: int = 0  # of fitting, of the first weights and of every draw
-precision: str = None  # fp32 or bf16; bf16 on a GPU that has it
-device: str = None  # cpu or cuda; the GPU where there is one. Not part of the hash
+seed: int = 0  # of the first weights and of every draw
+device: str = "auto"  # cpu, cuda, or the GPU where there is one; no part of what a run is
+# every other field of the config (config.ipynb) is accepted too: -p depth 0, or a line of its own in this cell
 
 # %% [markdown]
 # ## The config
 #
-# Parameters that are `None` follow the data set's protocol. A name that is none of the above is refused.
-
-# %%
-_after = dict(globals())
+# What is `None`, or not named above, follows the protocol of the data set. A name that is no field is refused, whatever it is a name of elsewhere: the config is made from what the parameters' cell assigns, and the cell that papermill puts after it.
 
 # %%
 import copy
@@ -86,140 +49,155 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 import torch
+from IPython import get_ipython
 from IPython.display import display
+from tqdm import tqdm
 
-from inrformer.data import load_images
-from inrformer.experiments import RunConfig, accuracy, config_from, flat_classifier, identity, record_of, resolve, run
-from inrformer.inr import pixel_grid, psnr
+from inrformer.config import config_from, flat, identity
+from inrformer.images import load_images
+from inrformer.inr import grid_side, pixel_grid, psnr
+from inrformer.objectives.classify import accuracy, draw_crops
+from inrformer.readers.flat import fit_flat
+from inrformer.records import record_of
+from inrformer.runs import parts_of, run
 from inrformer.symmetry import invariance_error, permute, random_permutation
-from inrformer.training import draw_hints
 
 # %%
-given = {k: v for k, v in _after.items() if k in vars(RunConfig()) or (k not in _before or v is not _before[k]) and not k.startswith("_")}
-cfg = resolve(config_from(given))
+cells = get_ipython().history_manager.input_hist_raw
+first = max(k for k, cell in enumerate(cells) if cell.startswith("dataset: str"))
+given = {}
+exec("\n".join(cell for cell in cells[first:] if cell.startswith(("dataset: str", "# Parameters"))), given)
+cfg = config_from({name: value for name, value in given.items() if name not in ("__builtins__", "__annotations__")})
 
 # %%
 sns.set_theme(style="whitegrid", context="notebook")
-pd.Series(identity(cfg), name="value").to_frame()
+pd.Series(flat(identity(cfg)), name="value").to_frame()
 
 # %% [markdown]
 # ## The run
 
 # %%
 this = run(cfg, progress=True)
-training, test = this.dataset.split("train"), this.dataset.split("test")
-trained = this.model
-this.dataset.spec, f"{len(training)} training INRs, {len(test)} test INRs, {this.summary['parameters']:,} parameters"
+trained, record, classes = this.model, record_of(this), this.dataset.card["classes"]
+training, test = parts_of(cfg, this.dataset)[0], this.dataset.split("test")
+this.dataset.spec, f"{len(training)} training INRs, {len(test)} test INRs, {this.summary['parameters']:,} parameters, which read the {record['reads']}"
 
 
 # %% [markdown]
 # ## Images and their INRs
 #
-# Above, test images; below, what their INRs show, and how well.
+# What test INRs show, and how well; above them their images, where the run fitted INRs to images.
 
 # %%
 #| label: fig-inrs
 #| fig-cap: "Test images and what their INRs show."
-#| fig-alt: "Two rows of eight pictures: the first test images above, the same pictures shown by their INRs below, each with its PSNR in dB."
+#| fig-alt: "Rows of eight pictures: the first test images above, where there are any, and the same pictures shown by their INRs below, each with its PSNR in dB."
 def show(ax, image, title=None):
-    ax.imshow(image.clip(0, 1), cmap="gray", vmin=0, vmax=1)
-    ax.set_axis_off()
+    ax.imshow((image if image.shape[-1] == 3 else image[..., :1]).clip(0, 1), cmap="gray", vmin=0, vmax=1)
     ax.set_title(title, fontsize=9)
 
-images = load_images(cfg.dataset, "test", cfg.n_test).images
-size = images.shape[1:3]
-fig, axes = plt.subplots(2, 8, figsize=(11, 3))
-for top, bottom, image, inr, quality in zip(*axes, images, test.inr, test.psnr):
-    show(top, image)
-    show(bottom, inr(pixel_grid(*size))[0].unflatten(0, size) / 2 + 0.5, f"{quality:.1f} dB")
+few, size = test[:8], test.sizes if max(test.sizes) > 1 else (32, 32)
+if test.inr.spec.coordinates == 2:
+    shown = few.inr(pixel_grid(*size)).unflatten(1, size) / 2 + 0.5
+    rows = [shown] if cfg.fit is None else [load_images(cfg.inputs.dataset, "test", len(few)).images, shown]
+    fig, axes = plt.subplots(len(rows), 8, figsize=(11, 1.5 * len(rows)), squeeze=False, subplot_kw=dict(frame_on=False, xticks=[], yticks=[]))
+    for row, pictures in zip(axes, rows):
+        for ax, picture, quality in zip(row, pictures, few.psnr):
+            show(ax, picture, f"{quality:.1f} dB" if pictures is shown and quality.isfinite() else None)
 
 # %%
 #| label: fig-psnr
 #| fig-cap: "How well the training INRs show their images."
 #| fig-alt: "Histogram of the PSNR of the training INRs in dB."
-fig, ax = plt.subplots(figsize=(5, 2))
-sns.histplot(x=training.psnr.numpy(), ax=ax, bins=40)
-ax.set(xlabel="PSNR of the training INRs (dB)");
+if training.psnr.isfinite().any():
+    fig, ax = plt.subplots(figsize=(5, 2))
+    sns.histplot(x=training.psnr.numpy(), ax=ax, bins=40)
+    ax.set(xlabel="PSNR of the training INRs (dB)")
 
 # %% [markdown]
-# ## Loss and accuracy
+# ## Loss and validation
+#
+# Validation is what every choice may look at: a part of the training images, held out by their ids. A final run trains on them too, and then nothing validates.
 
 # %%
 #| label: fig-history
-#| fig-cap: "Losses and test accuracy after every epoch."
-#| fig-alt: "Three curves against the epoch: the cross-entropy and the crop error fall, the test accuracy rises and levels off; on INRs from other starts it stays low."
-history = pd.DataFrame(this.history).set_index("epoch")
-fig, axes = plt.subplots(1, 3, figsize=(12, 3))
-for ax, columns, name in zip(axes, (["cross_entropy"], ["crop_error"], [c for c in history if c.endswith("accuracy")]),
-                             ("cross-entropy", "crop error (MSE)", "test accuracy")):
-    sns.lineplot(history[columns], ax=ax)
-    ax.set(ylabel=name)
+#| fig-cap: "Losses and validation accuracy after every epoch."
+#| fig-alt: "Curves against the epoch: the cross-entropy of training and of validation, the crop error where there is one, and the validation accuracy, unless all images train."
+history = pd.DataFrame(this.history).set_index("epoch").dropna(axis=1, how="all")
+wanted = {"cross-entropy": ["cross_entropy", "val_cross_entropy"], "crop error (MSE)": ["crop_error"], "validation accuracy": ["val_accuracy"]}
+panels = {name: history[[c for c in columns if c in history]] for name, columns in wanted.items() if set(columns) & set(history)}
+fig, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), squeeze=False)
+for ax, (name, curves) in zip(axes[0], panels.items()):
+    curves.plot(ax=ax, ylabel=name, marker=".", legend=len(curves.columns) > 1)
+    ax.locator_params(axis="x", integer=True)
 fig.tight_layout()
 
 # %% [markdown]
 # ## What it confuses
+#
+# The test INRs, read once, when the run had ended.
 
 # %%
 #| label: fig-confusion
-#| fig-cap: "Labels and what INRFormer says, in numbers of test INRs."
+#| fig-cap: "Labels and what the reader says, in numbers of test INRs."
 #| fig-alt: "Confusion matrix: a heat map of counts, one row for each label and one column for each answer, largest on the diagonal."
-with torch.inference_mode():
-    logits = torch.cat([trained(test.inr[i : i + 256]).logits for i in range(0, len(test), 256)])
-classes = this.dataset.card["classes"]
-confusion = pd.crosstab(test.labels.numpy(), logits.argmax(1).numpy()).reindex(index=range(len(classes)), columns=range(len(classes)), fill_value=0)
-confusion.index, confusion.columns = classes, classes
-fig, ax = plt.subplots(figsize=(5.5, 4.5))
-sns.heatmap(confusion, annot=True, fmt="d", cmap="cividis", ax=ax, cbar=False)
-ax.set(xlabel="INRFormer says", ylabel="label");
+labels, said = (torch.tensor(record["answers"]["test"][name]) for name in ("labels", "answers"))
+counts = torch.zeros(len(classes), len(classes), dtype=torch.int64).index_put_((labels, said), torch.tensor(1), accumulate=True)
+shown = list(range(len(classes))) if len(classes) <= 300 else torch.cat([labels, said]).unique().tolist()
+confusion = pd.DataFrame(counts[shown][:, shown].numpy(), index=[classes[k] for k in shown], columns=[classes[k] for k in shown])
+fig, ax = plt.subplots(figsize=(5.5, 4.5) if len(shown) <= 30 else (8, 7))
+sns.heatmap(confusion, annot=len(shown) <= 30, fmt="d", cmap="cividis", ax=ax, cbar=len(shown) > 30)
+ax.set(xlabel=f"{cfg.reader} says", ylabel="label");
 
 # %% [markdown]
 # ## Crops
 #
-# The auxiliary INR shows the hinted crop on its own canonical grid: above what it shows, below what the input INR shows at the hint points.
+# A reader that can be hinted at a part of the image learned to show that crop on its own canonical grid: above what it shows, below what the input INR shows at the hint points.
 
 # %%
 #| label: fig-crops
-#| fig-cap: "What the auxiliary INR shows of eight crops, and the crops."
-#| fig-alt: "Two rows of eight small pictures: crops as the auxiliary INR shows them above, each with its PSNR in dB, and as the input INR shows them below."
-if trained.show_crop is not None:
+#| fig-cap: "What the reader shows of eight crops, and the crops."
+#| fig-alt: "Two rows of eight small pictures, for a reader that can be hinted: crops as it shows them above, each with its PSNR in dB, and as the input INR shows them below."
+if hasattr(trained, "crop") and cfg.task.aux and test.inr.spec.coordinates == 2:
     points = trained.build.whole
-    side = int(len(points) ** 0.5)
-    few = test.inr[:8]
-    crops = draw_hints(len(few), points, generator=torch.Generator().manual_seed(0))
+    crops = draw_crops(len(few), points, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        shown, wanted = trained(few, crops).crop(points), few(crops)
-    fig, axes = plt.subplots(2, 8, figsize=(11, 3))
-    for top, bottom, s, w, quality in zip(*axes, shown, wanted, psnr(shown, wanted)):
-        show(top, s.unflatten(0, (side, side)) / 2 + 0.5, f"{quality:.1f} dB")
-        show(bottom, w.unflatten(0, (side, side)) / 2 + 0.5)
+        found, wanted = trained.crop(few.inr, crops), few.inr(crops)
+    sides = [grid_side(len(points), 2)] * 2
+    fig, axes = plt.subplots(2, 8, figsize=(11, 3), subplot_kw=dict(frame_on=False, xticks=[], yticks=[]))
+    for top, bottom, f, w, quality in zip(*axes, found, wanted, psnr(found, wanted)):
+        show(top, f.unflatten(0, sides) / 2 + 0.5, f"{quality:.1f} dB")
+        show(bottom, w.unflatten(0, sides) / 2 + 0.5)
+
 
 # %% [markdown]
 # ## Permuted neurons
 #
-# Every test INR's hidden neurons are shuffled. INRFormer's logits stay, to rounding in float64; logistic regression on the flat weights loses its bearings.
+# Every test INR's hidden neurons are shuffled. A reader that does not see their order keeps its logits, to rounding in float64. Beside it stands logistic regression on the flat weights, of the first 10,000 training INRs.
 
 # %%
+def logits_of(reader, inr):
+    "Logits of all INRs, part by part."
+    with torch.inference_mode():
+        return torch.cat([reader(inr[i : i + 256]) for i in tqdm(range(0, len(inr), 256), desc="reading", delay=10)])
+
+
 shuffle = torch.Generator().manual_seed(0)
 permuted = permute(test.inr, random_permutation(test.inr.spec, len(test), generator=shuffle))
-double = copy.deepcopy(trained).double()
-invariance = invariance_error(lambda x: double(x).logits, test.inr[:64], generator=shuffle)
-verdict = "" if invariance < 1e-10 else ", more than rounding: diverged weights and high frequencies amplify it"
-with torch.inference_mode():
-    permuted_logits = torch.cat([trained(permuted[i : i + 256]).logits for i in range(0, len(test), 256)])
-linear = flat_classifier(training) if len(training.labels.unique()) > 1 else None  # one class leaves it nothing to tell apart
-by_weights = [(linear.predict(x.flat().numpy()) == test.labels.numpy()).mean() if linear else None for x in (test.inr, permuted)]
-both = pd.DataFrame(
-    {"as fitted": [accuracy(logits, test.labels), by_weights[0]], "neurons permuted": [accuracy(permuted_logits, test.labels), by_weights[1]]},
-    index=["INRFormer", "logistic regression on flat weights"],
-)
-display(f"relative change of the logits under permutation, float64: {invariance:.1e}{verdict}", both.round(4))
+invariance = invariance_error(copy.deepcopy(trained).double(), test.inr[:64], generator=shuffle)
+verdict = "" if invariance < 1e-10 else ", more than rounding: diverged weights and high frequencies amplify it" if trained.invariant else ": it sees the order of neurons"
+several = len(training.labels[:10_000].unique()) > 1  # one class leaves nothing to tell apart
+readers = {cfg.reader: trained} | ({"logistic regression on flat weights": fit_flat(training[:10_000], classes)} if several else {})
+found = {name: {how: accuracy(logits_of(reader, inr), test.labels) for how, inr in (("as fitted", test.inr), ("neurons permuted", permuted))} for name, reader in readers.items()}
+display(f"relative change of the logits under permutation, float64: {invariance:.1e}{verdict}", pd.DataFrame(found).T.round(4))
 
 # %% [markdown]
 # ## The record
 #
-# What stays of a run; tables and figures read nothing else. `test_other_accuracy` is measured on INRs of the same test images, fitted from starts that training never saw.
+# What stays of a run; tables and figures read nothing else. It names what the logits come from (`reads`), the digest of the source that made it, and those of the INRs: of their recipe, and of their bits.
+# `val_accuracy` is that of the held-out training images; `val_other_accuracy` and `test_other_accuracy` are measured on INRs of the same images, fitted from starts that training never saw.
 
 # %%
-record = record_of(this)
-shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in record["summary"].items()}
-pd.Series(shown | dict(run_id=record["run_id"]), name="measured").to_frame()
+numbers = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in record["summary"].items()}
+made = dict(run_id=record["run_id"], reads=record["reads"], source=record["source"]) | {f"INRs, {name}": value for name, value in record["inrs"].items()}
+pd.Series(numbers | made, name="measured").to_frame()

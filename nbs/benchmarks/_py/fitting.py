@@ -84,11 +84,12 @@ from einops import rearrange
 from sklearn.datasets import load_sample_image
 from torch import nn
 
-from inrformer.data import load_images, source_name
-from inrformer.experiments import environment, project_root, write_record
 from inrformer.fitting import Adam, GridGradient, code_path, descend, init_from_seeds, init_seeds, pick_chunk, sincos
+from inrformer.images import load_images, source_name
 from inrformer.inr import INR, INRSpec, grid, pixel_grid, psnr
-from inrformer.training import Workers, make_accelerator
+from inrformer.records import write_record
+from inrformer.runs import environment, project_root
+from inrformer.training import Workers
 
 # %%
 sns.set_theme(style="whitegrid", context="notebook")
@@ -129,7 +130,7 @@ def one_by_one(images, starts):
     "A step of one nn.Module, and the INR it has become."
     o, i, c = spec.widths[1], spec.widths[2], spec.widths[-1]
     net = nn.Sequential(nn.Linear(2, o), Sine(), nn.Linear(o, i), Sine(), nn.Linear(i, c))
-    net.load_state_dict(dict(zip(net.state_dict(), [t[0] for pair in zip(starts.weights, starts.biases) for t in pair])))
+    net.load_state_dict(dict(zip(net.state_dict(), [t[0] for t in starts.tensors])))
     optimizer, coords, target = torch.optim.Adam(net.parameters(), lr=settings.lr), pixel_grid(*sizes), images[0].flatten(0, 1)
 
     def step():
@@ -191,7 +192,7 @@ assert max((x - y).abs().max() for x, y in zip(polynomial(angle), (angle.double(
 # %%
 def functional(rows, mean, square, target, axis_r, axis_c, ones, twos):
     "Gradient and Adam's move in one function, for two hidden layers."
-    (w1, w2, w3), (b1, b2, b3) = (x for x in (INR.from_flat(rows, spec).weights, INR.from_flat(rows, spec).biases))
+    w1, b1, w2, b2, w3, b3 = INR.from_flat(rows, spec).tensors
     (sin_a, cos_a), (sin_b, cos_b) = (polynomial(spec.omega * x) for x in (w1[:, :, :1] * axis_r + b1[:, :, None], w1[:, :, 1:] * axis_c))
     sin_a, cos_a, sin_b, cos_b = sin_a[..., None], cos_a[..., None], sin_b[:, :, None], cos_b[:, :, None]
     s1, c1 = (sin_a * cos_b + cos_a * sin_b).flatten(2), (cos_a * cos_b - sin_a * sin_b).flatten(2)
@@ -413,7 +414,7 @@ summary = dict(
     shares={name: round(float(value), 2) for name, value in share.items()}, parts=parts.round(2).to_dict(), roofline={name: round(float(v), 4) for name, v in roof.items()},
     front=front.round(3).to_dict("records"),
 )
-env = environment(Workers(make_accelerator("cpu")))
+env = environment(Workers("cpu"))
 run_id = hashlib.sha256(json.dumps([config, env], sort_keys=True).encode()).hexdigest()[:12]
 if settings.record:
     write_record(dict(run_id=run_id, config=config, env=env, summary=summary), "fitting", project_root() / "figures" / "benchmarks")

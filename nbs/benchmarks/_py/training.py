@@ -23,8 +23,8 @@
 # %% [markdown]
 # Run it with papermill, `papermill nbs/benchmarks/training.ipynb runs/benchmarks-training.ipynb`; it writes its record into `figures/benchmarks/training.jsonl`.
 #
-# **What is timed.** A *step* is the forward pass of `inrformer.training.losses` (cross-entropy and crop error) and the backward pass that gives the gradient of every parameter.
-# Data, labels and hints are on the device before the clock starts; the optimiser, augmentation and data loading are left out. On a CPU one thread works and the clock is that thread's CPU time,
+# **What is timed.** A *step* is the forward pass of `Classify.loss` (cross-entropy and crop error) and the backward pass that gives the gradient of every parameter.
+# Data, labels and crops are on the device before the clock starts; the optimiser, augmentation and data loading are left out. On a CPU one thread works and the clock is that thread's CPU time,
 # which other programs disturb less than the time on the wall; on a GPU it is the time on the wall between two synchronisations. Rivals run in turn in one process, after warm-up; shown are medians, and lines from the first to the third quartile.
 #
 # **What is counted.** *Operations* are the additions and multiplications of matrix products (two per pair of factors, `torch.utils.flop_counter`); sines, norms and activations are not among them.
@@ -36,8 +36,8 @@
 names_before = {*globals(), "names_before", "known"}
 
 # %% tags=["parameters"]
-device: str = None  # cpu or cuda; the GPU where there is one
-precision: str = None  # fp32 or bf16; bf16 on a GPU that has it
+device: str = "auto"  # cpu, cuda, or the GPU where there is one
+precision: str = "auto"  # fp32, bf16, or bf16 where a GPU has it
 batch: int = 32  # INRs per step
 hidden: str = "32-32"  # hidden widths of the INRs, three channels
 warmup: int = 2  # steps before the clock starts
@@ -79,20 +79,22 @@ from IPython.display import display
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
-from inrformer.experiments import environment, hidden_widths, project_root, write_record
-from inrformer.inr import INRSpec, init_siren
+from inrformer.data import hidden_widths
+from inrformer.inr import INRSpec, init_inr
 from inrformer.layers import EdgeStep, SlidingLayerAttention, windows
-from inrformer.model import MODELS, INRFormer
-from inrformer.training import Workers, draw_hints, losses, make_accelerator
+from inrformer.objectives.classify import Classify
+from inrformer.readers.inrformer import MODELS, INRFormer, INRFormerConfig
+from inrformer.records import write_record
+from inrformer.runs import environment, project_root
+from inrformer.splits import Split
+from inrformer.training import Workers
 
 # %%
 torch.set_num_threads(1)
-workers = Workers(make_accelerator(device, precision))
-accelerator = workers.accelerator
-settings = dict(device=accelerator.device.type, precision={"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision), batch=batch, hidden=hidden,
-                warmup=warmup, repeats=repeats, growth_batch=growth_batch)
+workers = Workers(device, precision)
+settings = dict(device=workers.device.type, precision=workers.precision, batch=batch, hidden=hidden, warmup=warmup, repeats=repeats, growth_batch=growth_batch)
 sns.set_theme(style="whitegrid", context="notebook")
 pd.Series(settings | environment(workers), name="value").to_frame()
 
@@ -103,16 +105,17 @@ pd.Series(settings | environment(workers), name="value").to_frame()
 # %%
 def step_of(model: INRFormer, b: int) -> Callable[[], tuple[Tensor, ...]]:
     "A step of `model` on b fresh INRs."
-    model.to(accelerator.device).train()
+    model.to(workers.device).train()
     generator = torch.Generator().manual_seed(0)
-    inr = init_siren(model.spec, b, generator=generator).to(accelerator.device)
-    labels = torch.randint(10, (b,), generator=generator).to(accelerator.device)
-    hint = draw_hints(b, model.build.whole.cpu(), generator=generator).to(accelerator.device)
+    inr = init_inr(model.spec, b, generator=generator)
+    split = Split(inr, torch.randint(10, (b,), generator=generator), torch.arange(b), torch.zeros(b), torch.arange(b)).to(workers.device)
+    objective = Classify(classes=model.classes)
+    crops = objective.draw(model, split, generator).to(workers.device)
     parameters = list(model.parameters())
 
     def step() -> tuple[Tensor, ...]:
-        with accelerator.autocast():
-            loss = losses(model, inr, labels, hint).sum() / b
+        with workers.autocast():
+            loss = sum(objective.loss(model, split, crops).values()) / b
         return torch.autograd.grad(loss, parameters)
 
     return step
@@ -120,12 +123,12 @@ def step_of(model: INRFormer, b: int) -> Callable[[], tuple[Tensor, ...]]:
 
 def model_of(name: str = "tiny", widths: tuple[int, ...] | None = None, **sizes) -> INRFormer:
     torch.manual_seed(0)
-    return INRFormer(INRSpec(widths=widths or (2, *hidden_widths(hidden), 3)), classes=10, **MODELS[name] | sizes)
+    return INRFormer(INRSpec(widths=widths or (2, *hidden_widths(hidden), 3)), INRFormerConfig(**MODELS[name] | sizes)).classify("0123456789")
 
 
 # %%
 def clock() -> float:
-    if accelerator.device.type == "cpu":
+    if workers.device.type == "cpu":
         return time.thread_time()
     torch.cuda.synchronize()
     return time.perf_counter()
@@ -154,11 +157,23 @@ def ratios(times: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 # %%
+class Products(TorchDispatchMode):
+    "Counts the additions and multiplications of matrix products."
+
+    counted = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        if func.overloadpacket in flop_registry:
+            self.counted += flop_registry[func.overloadpacket](*args, **kwargs or {}, out_val=out)
+        return out
+
+
 def operations(fn: Callable) -> int:
     "Additions and multiplications of matrix products in one call."
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the CPU's fused attention is not counted
+    with sdpa_kernel(SDPBackend.MATH), Products() as products:  # the CPU's fused attention is not counted
         fn()
-    return counter.get_total_flops()
+    return products.counted
 
 
 class Traffic(TorchDispatchMode):
@@ -209,10 +224,10 @@ class ConcatenatingEdgeStep(nn.Module):
         self.first.weight.data, self.first.bias.data = first.detach().clone(), step.from_edge.bias.detach().clone()
         self.project = step.project
 
-    def forward(self, edges, nodes, widths):
-        parts = nodes.split(widths, dim=1)
-        joined = (torch.cat([e, o[:, :, None].expand(-1, -1, e.shape[2], -1), i[:, None].expand(-1, e.shape[1], -1, -1)], dim=-1)
-                  for e, o, i in zip(edges, parts[1:], parts))
+    def forward(self, edges, nodes, spec):
+        parts = nodes.split(spec.widths, dim=1)
+        joined = (torch.cat([e, parts[p.out][:, :, None].expand(-1, -1, e.shape[2], -1), parts[p.inn][:, None].expand(-1, e.shape[1], -1, -1)], dim=-1)
+                  for e, p in zip(edges, spec.matrices))
         return tuple(self.project(F.gelu(self.first(x))) for x in joined)
 
 
@@ -229,9 +244,9 @@ class AllPairsAttention(nn.Module):
         super().__init__()
         self.qkv, self.out, self.project = attend.qkv, attend.out, attend.project
 
-    def forward(self, nodes, widths):
-        mask = torch.zeros(sum(widths), sum(widths), dtype=torch.bool, device=nodes.device)
-        for own, window in windows(widths):
+    def forward(self, nodes, spec):
+        mask = torch.zeros(sum(spec.widths), sum(spec.widths), dtype=torch.bool, device=nodes.device)
+        for own, window in windows(spec):
             mask[own, window] = True
         heard = F.scaled_dot_product_attention(*self.project(nodes), attn_mask=mask)
         return self.out(rearrange(heard, "b h n d -> b n (h d)"))
@@ -248,9 +263,9 @@ def with_references(model: INRFormer, *, edges: bool = False, attention: bool = 
 
 
 small = model_of(widths=(2, 6, 5, 3)).double()
-few = init_siren(small.spec, 3).to(torch.float64)
+few = init_inr(small.spec, 3).to(torch.float64)
 for options in (dict(edges=True), dict(attention=True)):
-    assert (with_references(small, **options)(few).logits - small(few).logits).abs().max() < 1e-12
+    assert (with_references(small, **options)(few) - small(few)).abs().max() < 1e-12
 
 
 # %% [markdown]
@@ -287,7 +302,7 @@ fig.tight_layout()
 # ## Thin edges or an even split
 #
 # Most entries of an INR are weights, so most vectors of its graph are edges. `tiny` gives them a quarter of the nodes' width; `even` spends about as many parameters on edges as wide as nodes.
-# Which of them reads INRs better is measured in [results](../ablations.ipynb#thin-edges-or-an-even-split).
+# Which of them reads INRs better has not been measured on the present model.
 
 # %%
 sizes = {"demo": dict(name="demo"), "tiny": dict(name="tiny"), "even": dict(name="tiny", dim=108, edge_dim=108), "base": dict(name="base")}
@@ -334,9 +349,10 @@ import sys
 
 import torch
 
-from inrformer.inr import INRSpec, init_siren
-from inrformer.model import MODELS, INRFormer
-from inrformer.training import draw_hints, losses
+from inrformer.inr import INRSpec, init_inr
+from inrformer.objectives.classify import Classify
+from inrformer.readers.inrformer import MODELS, INRFormer, INRFormerConfig
+from inrformer.splits import Split
 
 
 def peak():
@@ -346,10 +362,12 @@ def peak():
 
 torch.set_num_threads(1)
 b, *widths = map(int, sys.argv[1:])
-model = INRFormer(INRSpec(widths=tuple(widths)), classes=10, **MODELS["tiny"]).train()
-inr, labels, hint = init_siren(model.spec, b), torch.randint(10, (b,)), draw_hints(b, model.build.whole)
+model = INRFormer(INRSpec(widths=tuple(widths)), INRFormerConfig(**MODELS["tiny"])).classify("0123456789").train()
+split = Split(init_inr(model.spec, b), torch.randint(10, (b,)), torch.arange(b), torch.zeros(b), torch.arange(b))
+objective = Classify(classes=model.classes)
+crops = objective.draw(model, split, torch.Generator())
 before = peak()
-torch.autograd.grad(losses(model, inr, labels, hint).sum() / b, list(model.parameters()))
+torch.autograd.grad(sum(objective.loss(model, split, crops).values()) / b, list(model.parameters()))
 print(before, peak())
 """
 start_small = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
@@ -364,9 +382,9 @@ resident.to_frame()
 # A step of so many operations per byte of memory traffic can go no faster than the roof; what stays in caches may.
 
 # %%
-side = 4096 if accelerator.device.type == "cuda" else 1024
-square = torch.randn(side, side, device=accelerator.device, dtype=torch.bfloat16 if settings["precision"] == "bf16" else torch.float32)
-source = torch.randn(2**26, device=accelerator.device)
+side = 4096 if workers.device.type == "cuda" else 1024
+square = torch.randn(side, side, device=workers.device, dtype=torch.bfloat16 if settings["precision"] == "bf16" else torch.float32)
+source = torch.randn(2**26, device=workers.device)
 target = torch.empty_like(source)
 hardware = compare({"product": lambda: square @ square, "copy": lambda: target.copy_(source)}).median()
 peak = 2 * side**3 / hardware["product"] * 1e3
@@ -475,7 +493,7 @@ compiling = None
 if compiled:
     torch.compiler.reset()
     eager, fused = model_of(), model_of()
-    fused.forward = torch.compile(fused.forward, fullgraph=True, dynamic=False)
+    fused.features_and_crop = torch.compile(fused.features_and_crop, fullgraph=True, dynamic=False)
     rivals = {"eager": step_of(eager, batch), "compiled": step_of(fused, batch)}
     started = time.perf_counter()
     for ours, theirs in zip(rivals["compiled"](), rivals["eager"]()):

@@ -1,0 +1,63 @@
+"The benchmark pages run, keep their records, and refuse what they do not know."
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+
+def benchmark(name: str, folder: Path, *parameters: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "papermill", str(ROOT / "nbs" / "benchmarks" / name), "out.ipynb", "--no-progress-bar", *map(str, parameters)]
+    return subprocess.run(command, cwd=folder, env=os.environ | dict(PYTHONPATH=str(ROOT)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900)
+
+
+def words(parameters: dict) -> list:
+    return [word for name, value in parameters.items() for word in ("-p", name, value)]
+
+
+def pictures(folder: Path) -> int:
+    outputs = [o for c in nbformat.read(folder / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
+    return sum("image/png" in o.get("data", {}) for o in outputs)
+
+
+@pytest.mark.parametrize(("page", "name", "value", "message"), [
+    ("fitting.ipynb", "repeat", 3, "unexpected keyword argument 'repeat'"), ("fitting.ipynb", "dataclass", 3, "unexpected keyword argument 'dataclass'"),
+    ("fitting.ipynb", "record", "yes", "record must be of type bool, not 'yes'"),
+    ("training.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("training.ipynb", "batch", "many", "of another type than their defaults"),
+])
+def test_a_benchmark_refuses_what_it_does_not_know(page, name, value, message, tmp_path):
+    done = benchmark(page, tmp_path, "-p", name, value)
+    assert done.returncode != 0 and message in done.stderr
+
+
+def test_the_benchmark_of_fitting_runs_and_keeps_its_record(tmp_path):
+    small = dict(n_images=2, steps=2, slice_steps=1, repeats=2, front_steps=8, record=True)
+    done = benchmark("fitting.ipynb", tmp_path, *words(small))
+    assert done.returncode == 0, done.stderr[-3000:]
+    (kept,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "fitting.jsonl").read_text().splitlines())
+    assert kept["config"]["dataset"] == "photo" and kept["config"]["chunk"] == 8 and {"run_id", "env"} <= kept.keys()
+    assert {"nn.Module, one by one", "autograd, batched", "fit"} == kept["summary"]["side_by_side"].keys()
+    assert abs(kept["summary"]["psnr_difference"]) < 0.01 and len(kept["summary"]["front"]) >= 1
+    assert pictures(tmp_path) == 3
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_training_runs_and_writes_its_record_twice(tmp_path):
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "settings.ini").touch()
+    (tmp_path / "figures").mkdir()
+    shutil.copy(ROOT / "figures" / "published.csv", tmp_path / "figures")
+    small = dict(batch=2, hidden="6-6", warmup=1, repeats=3, compiled=False, growth_batch=2, growth_widths="4-8", growth_depths="2-3", growth_batches="2-4", growth_dims="16-32")
+    for _ in range(2):
+        done = benchmark("training.ipynb", tmp_path, *words(small))
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert pictures(tmp_path) == 5
+    (record,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "training.jsonl").read_text().splitlines())
+    assert {row["index"] for row in record["splits"]} == {"demo", "tiny", "even", "base"}
+    assert all(row["INRs/s"] > 0 and row["GFLOP per INR"] > 0 for row in record["splits"])

@@ -1,0 +1,165 @@
+"Reading labelled images: tables of every kind, names that are no paths, and errors that say what to do."
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from inrformer import images as images_module
+from inrformer.images import TEST_IDS, Data, Images, cache_folder, load_images
+
+
+def write_table(path: Path, *, images: list, labels: list | None = None, column: str = "image", names: list | None = None) -> None:
+    def encoded(array) -> bytes:
+        Image.fromarray(array.numpy()).save(file := io.BytesIO(), "png")
+        return file.getvalue()
+
+    cells = [dict(bytes=x if x is None or isinstance(x, bytes) else encoded(x), path=None) for x in images]
+    table = pa.table({column: pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))})
+    if labels is not None:
+        table = table.append_column("label", pa.array(labels, pa.int64()))
+    if names:
+        info = dict(info=dict(features=dict(label=dict(names=names))))
+        table = table.replace_schema_metadata(dict(huggingface=json.dumps(info)))
+    pq.write_table(table, path)
+
+
+def pictures(n: int, *shape: int, seed: int = 0) -> list[torch.Tensor]:
+    return list(torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_digits_are_always_split_alike():
+    train, test = load_images("digits", "train"), load_images("digits", "test")
+    assert sorted([*train.ids.tolist(), *test.ids.tolist()]) == list(range(1797)) and len(test) == 360
+    assert train.ids[:5].tolist() == [362, 1568, 1440, 1761, 815], "another shuffle is another data set"
+    assert train.images.min() == 0 and train.images.max() == 1 and train.classes == tuple("0123456789")
+    with pytest.raises(ValueError, match=r"1\.\.360"):
+        load_images("digits", "test", 361)
+    with pytest.raises(ValueError, match='"train" or "test"'):
+        load_images("digits", "valid")
+
+
+def test_tables_grey_and_colour(tmp_path):
+    grey, colour = pictures(5, 6, 7), pictures(4, 6, 7, 3)
+    for split in ("train", "test"):
+        write_table(tmp_path / f"grey-{split}.parquet", images=grey, labels=[0, 1, 2, 1, 0])
+        write_table(tmp_path / f"colour_{split}.parquet", images=colour, labels=[1, 0, 1, 0], column="img", names=["cat", "dog"])
+    a = load_images(str(tmp_path / "grey-{split}.parquet"), "train", n=4)
+    b = load_images(tmp_path / "colour_{split}.parquet", "test")
+    assert torch.equal((a.images * 255).round().byte(), torch.stack(grey[:4])[..., None])
+    assert torch.equal((b.images * 255).round().byte(), torch.stack(colour))
+    assert (a.classes, a.name, a.labels.tolist(), a.ids.tolist()) == (("0", "1", "2"), "grey", [0, 1, 2, 1], [0, 1, 2, 3])
+    assert (b.classes, b.name, b.ids.tolist()) == (("cat", "dog"), "colour", [TEST_IDS + i for i in range(4)])
+
+
+def test_a_folder_of_several_files_as_the_hub_lays_them_out(tmp_path):
+    folder = tmp_path / "shapes"
+    (folder / "plain_text").mkdir(parents=True)
+    for i in range(2):
+        write_table(folder / "plain_text" / f"train-0000{i}-of-00002.parquet", images=pictures(3, 4, 4, seed=i), labels=[0, i, 1])
+    write_table(folder / "plain_text" / "test-00000-of-00001.parquet", images=pictures(2, 4, 4, seed=9), labels=[0, 1])
+    images = load_images(folder, "train", n=5)
+    assert torch.equal((images.images[3:] * 255).round().byte()[..., 0], torch.stack(pictures(3, 4, 4, seed=1)[:2]))
+    assert images.ids.tolist() == [0, 1, 2, 3, 4] and len(load_images(folder, "test")) == 2
+    assert torch.equal(load_images(f"{folder}/plain_text/{{split}}-*.parquet", "train", n=5).images, images.images)
+
+
+@pytest.mark.parametrize("name, shown", {
+    "pictures": dict(column="picture", images=pictures(2, 4, 4), labels=[0, 1]),
+    "labels": dict(images=pictures(2, 4, 4)),
+    "sizes": dict(images=pictures(1, 4, 4) + pictures(1, 5, 4), labels=[0, 1]),
+    "kinds": dict(images=pictures(1, 4, 4) + pictures(1, 4, 4, 3), labels=[0, 1]),
+    "alpha": dict(images=pictures(2, 4, 4, 4), labels=[0, 1]),
+    "bytes": dict(images=[None], labels=[0]),
+    "noise": dict(images=[b"no image"], labels=[0]),
+    "unlabelled": dict(images=pictures(2, 4, 4), labels=[0, None]),
+    "negative": dict(images=pictures(2, 4, 4), labels=[-1, 0]),
+    "empty": dict(images=[], labels=[]),
+}.items())
+def test_tables_that_cannot_be_used(name, shown, tmp_path):
+    wanted = dict(
+        pictures=r"columns \[picture: struct<.*>, label: int64\]; needed are `img` or `image`",
+        labels=r"columns \[image: struct<.*>\]; needed are .* integer `label`",
+        sizes=r"row 1 of .* is \(5, 4, 1\), the first is \(4, 4, 1\)",
+        kinds=r"row 1 of .* is \(4, 4, 3\), the first is \(4, 4, 1\)",
+        alpha="mode RGBA",
+        bytes="row 0 of .* holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`",
+        noise="row 0 of .* holds no readable image",
+        unlabelled="row 1 of .*x-train.parquet has the label None: every image needs a label",
+        negative="row 0 of .*x-train.parquet has the label -1: every image needs a label",
+        empty="is empty",
+    )
+    write_table(tmp_path / "x-train.parquet", **shown)
+    with pytest.raises(ValueError, match=wanted[name]):
+        load_images(str(tmp_path / "x-{split}.parquet"), "train")
+
+
+def test_files_that_are_missing_or_mixed_up(tmp_path):
+    for name in ("cats-train", "dogs-train", "latest-dogs"):
+        write_table(tmp_path / f"{name}.parquet", images=pictures(2, 4, 4), labels=[0, 1])
+    with pytest.raises(FileNotFoundError, match=r"no file .*birds-train.parquet; the files there are \['cats-train.parquet', 'dogs"):
+        load_images(str(tmp_path / "birds-{split}.parquet"), "train")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        load_images(str(tmp_path / "nowhere" / "birds-{split}.parquet"), "train")
+    with pytest.raises(FileNotFoundError, match=r"\*test\*.parquet; the parquet files there are \['cats-train"):
+        load_images(tmp_path, "test")
+    (tmp_path / "pictures").mkdir(), (tmp_path / "pictures" / "train-1.png").touch()
+    with pytest.raises(FileNotFoundError, match=r"no file .*\*train\*.parquet; images are read from parquet tables, and .* \(howto.ipynb\) writes one"):
+        load_images(tmp_path / "pictures", "train")
+    with pytest.raises(ValueError, match=r"several data sets, \['cats', 'dogs'\]"):
+        load_images(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match='is not "digits", a Hub name'):
+        load_images("cifar", "train")
+    with pytest.raises(ValueError, match=r"the train split of cats has 2 images and 3 were asked for: set n_train .* to 1\.\.2"):
+        load_images(str(tmp_path / "cats-{split}.parquet"), "train", n=3)
+    (tmp_path / "text-train.parquet").write_text("no parquet")
+    with pytest.raises(ValueError, match="text-train.parquet is no whole parquet file"):
+        load_images(str(tmp_path / "text-{split}.parquet"), "train")
+
+
+def test_without_a_network_the_error_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert cache_folder() == tmp_path
+    for source, tried in {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "some/thing": "some/thing"}.items():
+        with pytest.raises(ConnectionError, match=f"tried to download {tried} from the Hugging Face Hub.*local parquet files"):
+            load_images(source, "train")
+
+
+def test_a_download_is_read_like_a_folder(monkeypatch, tmp_path):
+    asked = {}
+    write_table(tmp_path / "train-00000-of-00001.parquet", images=pictures(3, 4, 4), labels=[0, 1, 2])
+    monkeypatch.setattr(images_module, "snapshot_download", lambda name, **options: asked.update(options, name=name) or str(tmp_path))
+    images = load_images("mnist", "train")
+    assert (images.name, len(images)) == ("mnist", 3)
+    assert (asked["name"], asked["repo_type"], asked["allow_patterns"]) == ("ylecun/mnist", "dataset", ["*train*.parquet"])
+
+
+def test_images_keep_whole_numbers_of_any_type_and_refuse_what_does_not_fit():
+    pixels, classes = torch.rand(3, 4, 4, 1), ("a", "b")
+    small = Images(pixels, torch.tensor([0, 1, 1], dtype=torch.int16), torch.tensor([5, 6, 7], dtype=torch.int32), classes, "x")
+    usual = Images(pixels, torch.tensor([0, 1, 1]), torch.tensor([5, 6, 7]), classes, "x")
+    assert small.ids.dtype == small.labels.dtype == torch.int64 and small.digest == usual.digest
+    assert len(load_images("digits", "test", np.int64(3))) == 3
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1, not in 0\.\.2"):
+        Images(pixels, torch.tensor([0, 2, 1]), torch.arange(3), classes, "x")
+
+
+def test_pixels_are_hashed_once(monkeypatch):
+    hashed, images = [], load_images("digits", "test", 5)
+    sha256 = images_module.hashlib.sha256
+    monkeypatch.setattr(images_module.hashlib, "sha256", lambda *data: hashed.append(data) or sha256(*data))
+    first = images.digest, images.fingerprints
+    assert (images.digest, images.fingerprints) == first and len(hashed) == 5 + 1
+    assert len({images.digest, images[:4].digest, images[[1, 0, 2, 3, 4]].digest, Images(images.images, images.labels, images.ids + 1, images.classes, "x").digest}) == 4
+
+
+def test_a_config_says_which_images():
+    train, test = Data(n_train=7, n_test=3).load()
+    assert torch.equal(train.ids, load_images("digits", "train", 7).ids) and len(test) == 3

@@ -1,0 +1,106 @@
+"What each of the small readers computes, entry by entry, and their sizes."
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from inrformer.inr import INRSpec, init_inr
+from inrformer.reader import READERS, load_reader, save_reader
+from inrformer.readers.flat import fit_flat
+from inrformer.splits import Split
+
+CLASSES = tuple(map(str, range(10)))
+COUNTS = dict(deepsets=278_228, probe=3_850, pixels=650, flat=11_860)
+SPEC = INRSpec(widths=(2, 5, 4, 3), omega=10.0)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def reader_of(name, spec=SPEC, **choices):
+    torch.manual_seed(0)
+    return READERS[name](spec, READERS[name].Config(**choices)).classify(CLASSES).double().eval()
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts_of_the_fields_inrs(name):
+    assert sum(p.numel() for p in reader_of(name, INRSpec(widths=(2, 32, 32, 1))).parameters()) == COUNTS[name]
+
+
+def test_deepsets_are_means_over_pairs():
+    reader, inr = reader_of("deepsets", pair_dim=6), init_inr(SPEC, 2, generator=seeded()).to(torch.float64)
+    w1, b1, w2, b2, w3, b3 = reader.standard(inr)
+    for k, found in enumerate(reader.features(inr)):
+        ins = []
+        for i in range(5):
+            pairs = [torch.cat([w2[k, o, i, None], b2[k, o, None], w3[k, :, o], w1[k, i], b1[k, i, None]]) for o in range(4)]
+            ins.append(reader.neurons["W2"](sum(map(reader.pairs["W2"], pairs)) / 4))
+        assert (found - torch.cat([sum(ins) / 5, b3[k]])).abs().max() < 1e-12
+
+
+def test_deepsets_of_one_hidden_layer_are_means_over_neurons():
+    spec = INRSpec(widths=(2, 5, 1))
+    reader, inr = reader_of("deepsets", spec, pair_dim=6), init_inr(spec, 2, generator=seeded()).to(torch.float64)
+    w1, b1, w2, b2 = reader.standard(inr)
+    signatures = torch.cat([w1, b1[:, :, None], w2.mT], dim=2)
+    assert len(reader.pairs) == 0
+    assert (reader.features(inr) - torch.cat([reader.neurons["layer1"](signatures).mean(dim=1), b2], dim=1)).abs().max() < 1e-12
+
+
+def test_what_has_no_hidden_axis_enters_as_it_is():
+    spec = INRSpec(widths=(2, 5, 4, 3), kind="tanh")
+    reader, inr = reader_of("deepsets", spec, pair_dim=6), init_inr(spec, 2, generator=seeded()).to(torch.float64)
+    b3, skip = (t for p, t in zip(spec.layout, reader.standard(inr)) if p.name in ("b3", "skip"))
+    assert torch.equal(reader.features(inr)[:, 18:], torch.cat([b3, skip.flatten(1)], dim=1))
+
+
+def test_probes_are_affine_maps_of_a_grid():
+    reader, inr = reader_of("probe", probes=5, query=9), init_inr(SPEC, 2, generator=seeded()).to(torch.float64)
+    points = reader.probes(reader.query)
+    for k in range(5):
+        assert (points[k] - (reader.query @ reader.probes.matrix[k].T + reader.probes.shift[k])).abs().max() < 1e-12
+    assert points.abs().max() <= 1
+    values = torch.stack([inr(p) for p in points], dim=1)
+    seen = torch.cat([values.mean(dim=2), values.amax(dim=2)], dim=2).flatten(1)
+    assert (reader.features(inr) - F.layer_norm(seen, seen.shape[1:])).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("mlp", [0, 7])
+def test_pixels_are_values_on_a_grid(mlp):
+    reader, inr = reader_of("pixels", query=16, mlp=mlp), init_inr(SPEC, 2, generator=seeded()).to(torch.float64)
+    assert torch.equal(reader.features(inr), reader.mlp(inr(reader.query).flatten(1))) and reader.width == (mlp or 48)
+
+
+@pytest.mark.parametrize("name", ["probe", "pixels"])
+def test_queries_that_are_no_grid_are_refused(name):
+    with pytest.raises(ValueError, match="query=15 is no grid in 2 dimensions; the nearest are 9 and 16"):
+        reader_of(name, query=15)
+
+
+def split_of(labels: list[int]) -> Split:
+    inr, index = init_inr(SPEC, len(labels), generator=seeded()), torch.arange(len(labels))
+    return Split(inr=inr, labels=torch.tensor(labels), ids=index, psnr=torch.full((len(labels),), 30.0), init_seeds=index)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 2]], ids=["three classes", "two of three"])
+def test_a_fitted_flat_reader_is_scikit_learns(labels, tmp_path):
+    split = split_of(labels * 10)
+    plain = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(split.inr.flat().numpy(), split.labels.numpy())
+    reader, other = fit_flat(split, ("a", "b", "c")), init_inr(SPEC, 50, generator=seeded(1))
+    wanted = torch.tensor(plain.predict_proba(other.flat().numpy()))
+    assert not reader.training and reader.classes == ("a", "b", "c") and {p.dtype for p in reader.parameters()} == {torch.float32}
+    assert (reader(other).double().softmax(dim=1)[:, labels] - wanted).abs().max() < 1e-5
+    assert (reader.double()(other.to(torch.float64)).softmax(dim=1)[:, labels] - wanted).abs().max() < 1e-5
+    absent = [k for k in range(3) if k not in labels]
+    assert (reader(other.to(torch.float64))[:, absent] == -1e9).all()
+    save_reader(reader, tmp_path / "flat.safetensors")
+    assert torch.equal(load_reader(tmp_path / "flat.safetensors")(other.to(torch.float64)), reader(other.to(torch.float64)))
+
+
+def test_one_class_leaves_nothing_to_tell_apart():
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        fit_flat(split_of([1] * 5), ("a", "b"))

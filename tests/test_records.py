@@ -1,0 +1,290 @@
+"Records: hand-worked tables, what is missing and what a row mixes, and comparisons whose intervals hold what they promise."
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from inrformer.config import config_from, flat, from_json, identity, run_id
+from inrformer.files import write_json, write_lines
+from inrformer.records import (
+    Paired, counted, effects, find_record, holm, is_stale, judged, p_value, paired, record_of, records, residuals, results, right, row_name, runs_of, stale, table, unseen, write_record,
+)
+from inrformer.runs import Run, source_digest
+
+GRID = (dict(), dict(aux=False), dict(hint=16))
+ROWS = [row | dict(protocol="digits", seed=seed) for seed in (0, 1) for row in GRID]
+SOURCES = {}
+
+
+def source_of(cfg):
+    "The present source, read once for each reader."
+    return SOURCES.setdefault(cfg.reader, source_digest(cfg))
+
+
+def answers(share, n=20, ids=None):
+    "Answers of which the first are right, as many as that share of n."
+    return dict(answers=[int(k < round(share * n)) for k in range(n)], labels=[1] * n, ids=ids or list(range(n)))
+
+
+def record(row, accuracy=None, protocol="digits", *, bits="b", source=None, precision="fp32", ids=None, **summary):
+    "A record of a row, of a failure without an accuracy."
+    cfg = config_from(row)
+    found = dict(run_id=run_id(cfg), config=identity(cfg), source=source or source_of(cfg))
+    if accuracy is None:
+        return found | dict(summary=None, error="ValueError: no such thing")
+    measured = dict(test_accuracy=accuracy, protocol=protocol) | summary
+    return found | dict(env=dict(precision=precision), inrs=dict(recipe="r", bits=bits), reads="input INR", summary=measured, history=[], answers=dict(test=answers(accuracy, ids=ids)))
+
+
+def renamed(record, images):
+    "The same record on images of another name."
+    config = record["config"] | dict(inputs=record["config"]["inputs"] | dict(dataset=images))
+    return record | dict(run_id="of " + images, config=config)
+
+
+def test_the_table_is_what_one_works_out_by_hand():
+    found = [record(ROWS[0], 0.80), record(ROWS[3], 0.90), record(ROWS[1], 0.70), record(ROWS[4], 0.75)]
+    rows = table(found, ["aux", "reads"])
+    assert rows["aux"].tolist() == [True, False] and rows["runs"].tolist() == [2, 2] and rows["reads"].tolist() == ["input INR"] * 2
+    for name, wanted in (("mean", [0.85, 0.725]), ("min", [0.8, 0.7]), ("max", [0.9, 0.75])):
+        assert rows[f"test_accuracy ({name})"].tolist() == pytest.approx(wanted)
+    assert len(table([], ["aux"])) == 0 and rows["notes"].tolist() == ["", ""]
+
+
+def test_missing_and_failed_runs_are_shown():
+    rows = results(ROWS, [record(ROWS[0], 0.80), record(ROWS[1])], ("test_accuracy", "psnr")).set_index("row")
+    assert rows["missing"].to_dict() == {"baseline": "1 not yet run", "aux False": "failed: ValueError: no such thing; 1 not yet run", "hint 16": "not yet run"}
+    assert rows["runs"].tolist() == [1, 0, 0] and rows["seeds"].tolist() == [2, 2, 2] and rows["reads"].tolist() == ["input INR", "", ""]
+    assert rows["run_ids"].tolist() == [run_id(config_from(ROWS[0])), "", ""] and rows["psnr (mean)"].isna().all()
+    assert results(ROWS, [])["missing"].tolist() == ["not yet run"] * 3
+
+
+def test_a_run_that_failed_and_then_ended_counts_as_done():
+    assert results(ROWS, [record(ROWS[0], 0.80), record(ROWS[0])])["runs"][0] == 1
+    assert results(ROWS, [record(ROWS[0]), record(ROWS[0], 0.80)])["runs"][0] == 1
+
+
+def test_two_protocols_are_refused_in_one_table():
+    with pytest.raises(ValueError, match=r"protocols \['custom', 'digits'\] cannot stand in one table"):
+        table([record(ROWS[0], 0.8), record(ROWS[1], 0.7, protocol="custom")], ["aux"])
+    mixed = results(ROWS, [record(ROWS[0], 0.8), record(ROWS[3], 0.7, protocol="custom")]).iloc[0]
+    assert mixed[["test_accuracy (mean)", "runs", "seeds", "protocol", "missing"]].tolist() == [0.8, 1, 2, "digits", "1 left the protocol"]
+    both = results(ROWS, [record(ROWS[0], 0.8, protocol="custom"), record(ROWS[3], 0.7, protocol="custom")]).iloc[0]
+    assert both[["test_accuracy (mean)", "runs", "protocol", "missing"]].tolist() == [pytest.approx(0.75), 2, "custom", ""]
+
+
+def test_only_seeds_are_averaged():
+    with pytest.raises(ValueError, match="differ in lr"):
+        table([record(ROWS[0], 0.8), record(ROWS[3] | dict(lr=0.5), 0.7)], ["aux"])
+    with pytest.raises(ValueError, match="several runs of one seed"):
+        table([record(ROWS[0], 0.8), record(ROWS[0], 0.7)], ["aux"])
+
+
+def test_what_a_row_mixes_is_told():
+    other = dict(source="of another day"), dict(bits="others"), dict(precision="bf16")
+    for changed, said in zip(other, ("other source: 1 of 2 runs", "mixes INR bits", "mixes bf16 and fp32")):
+        found = [record(ROWS[0], 0.8), record(ROWS[3], 0.6, **changed)]
+        assert results(ROWS, found)["notes"].tolist() == [said, "", ""] and table(found, ["aux"])["notes"].tolist() == [said]
+    both = [record(ROWS[0], 0.8, source="old", precision="bf16"), record(ROWS[3], 0.6, source="older")]
+    assert results(ROWS, both)["notes"][0] == "other source: 2 of 2 runs; mixes bf16 and fp32"
+
+
+def test_stale_rows_are_those_that_ended_with_other_source_alone():
+    cfg = config_from(ROWS[0])
+    old, new = record(ROWS[0], 0.8, source="old"), record(ROWS[0], 0.9)
+    assert stale(ROWS, [old, record(ROWS[1], 0.8), record(ROWS[2], source="old")]) == ROWS[:1], "fresh rows, failures and rows without a record are not stale"
+    for found in ([old, new], [new, old]):
+        assert find_record(cfg, found) is new and stale(ROWS, found) == []
+    assert find_record(cfg, [old, record(ROWS[0])]) is old, "a failure of today does not hide what ended"
+    assert is_stale(new | dict(config=identity(cfg) | dict(reader="none of this version"))) and not is_stale(new)
+
+
+def test_a_row_is_named_by_what_it_states():
+    first = dict(protocol="digits", hint=256, seed=0)
+    assert row_name(first | dict(seed=3), first) == "baseline"
+    assert row_name(dict(protocol="digits", seed=0, hint=64, aux=False), first) == "hint 64, aux False"
+    assert row_name(dict(protocol="digits", seed=0), first) == "hint default", "a row that leaves out what the first states is no baseline"
+
+
+def test_images_may_be_on_record_under_another_name():
+    found = [renamed(record(ROWS[0], 0.8), "digits-jpeg75")]
+    assert runs_of(ROWS, found)["record"][0] is found[0] and find_record(config_from(ROWS[0]), found) is None
+    with pytest.raises(ValueError, match=r"data sets \['digits', 'digits-jpeg75'\] cannot stand in one table"):
+        results(ROWS, [*found, record(ROWS[0], 0.8)])
+
+
+def test_records_make_the_round_trip(tmp_path):
+    both = [record(ROWS[0], 0.80, psnr=29.123456789012345), record(ROWS[1])]
+    for r in both:
+        path = write_record(r, "example", tmp_path)
+    assert records("example", tmp_path) == both == records(folder=tmp_path)
+    assert records("other", tmp_path) == []
+    assert [json.loads(line) for line in path.read_text().splitlines()] == both
+    assert from_json(both[0]["config"] | dict(train=both[0]["config"]["train"] | dict(device="auto"))) == config_from(ROWS[0])
+
+
+def test_a_failure_does_not_take_the_place_of_what_ended(tmp_path):
+    ended, failed = record(ROWS[0], 0.8), record(ROWS[0])
+    for r in (failed, ended, failed):
+        write_record(r, "example", tmp_path)
+    assert records("example", tmp_path) == [ended, failed]
+    write_record(record(ROWS[0], 0.9), "example", tmp_path)
+    assert records("example", tmp_path) == [record(ROWS[0], 0.9)]
+
+
+def test_a_record_holds_what_the_run_wrote(tmp_path):
+    cfg = config_from(ROWS[0])
+    this = Run(tmp_path / run_id(cfg), cfg)
+    this.folder.mkdir()
+    about, summary, history = dict(source="s", inrs=dict(recipe="r", bits="b"), reads="input INR"), dict(test_accuracy=0.5), [dict(epoch=1, val_accuracy=0.4)]
+    for name, value in dict(config=identity(cfg), env=dict(precision="fp32"), about=about, answers=dict(test=answers(0.5)), summary=summary).items():
+        write_json(this.folder / f"{name}.json", value)
+    write_lines(this.folder / "metrics.jsonl", history)
+    assert record_of(this) == dict(run_id=run_id(cfg), config=identity(cfg), env=dict(precision="fp32"), **about, summary=summary, history=history, answers=dict(test=answers(0.5)))
+
+
+def test_two_sweeps_may_write_one_file(tmp_path):
+    rows = [record(ROWS[0] | dict(seed=seed), 0.5) for seed in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda r: write_record(r, "example", tmp_path), rows))
+    assert sorted(r["config"]["train"]["seed"] for r in records("example", tmp_path)) == list(range(40))
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    path = write_record(record(ROWS[0], 0.5), "example", tmp_path)
+    path.write_text(path.read_text() + '{"run_id":')
+    for call in (lambda: records("example", tmp_path), lambda: write_record(record(ROWS[1]), "example", tmp_path)):
+        with pytest.raises(ValueError, match="line 2 of .*example.jsonl is damaged"):
+            call()
+
+
+def test_an_effect_is_read_seed_by_seed():
+    found = [record(ROWS[0], 0.80), record(ROWS[3], 0.90), record(ROWS[1], 0.70), record(ROWS[4], 0.75), record(ROWS[2], 0.95)]
+    rows = effects(ROWS, found).set_index("row")
+    assert rows.loc["aux False", ["seeds", "effect"]].tolist() == pytest.approx([2, -12.5]) and rows.loc["hint 16", ["seeds", "effect"]].tolist() == pytest.approx([1, 15])
+    assert (rows["low"] < rows["effect"]).all() and (rows["effect"] < rows["high"]).all()
+    assert rows.loc["hint 16", "verdict"] == "one seed: no verdict" and np.isnan(rows.loc["hint 16", "p"]) and np.isnan(rows.loc["hint 16", "p (Holm)"])
+    assert rows.columns.tolist() == ["seeds", "effect", "low", "high", "p", "p (Holm)", "verdict", "left out"]
+
+
+def test_without_runs_or_partners_there_is_no_effect():
+    alone = effects(ROWS, [record(ROWS[1], 0.7)]).set_index("row")
+    assert alone["seeds"].tolist() == [0, 0] and alone["effect"].isna().all() and alone["verdict"].tolist() == ["", ""]
+    assert alone["left out"].tolist() == ["seed 0: no such run of the first row", ""]
+    assert effects(ROWS, [])["seeds"].tolist() == [0, 0] and len(effects(ROWS[:1], [])) == 0
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    (dict(protocol="custom"), "other protocol"), (dict(precision="bf16"), "other precision"), (dict(bits="others"), "other INRs"),
+    (dict(ids=list(range(1, 21))), "other test images"), (dict(bits="others", precision="bf16"), "other precision, other INRs"),
+])
+def test_what_cannot_be_compared_is_left_out_and_named(changed, said):
+    found = [record(ROWS[0], 0.9), record(ROWS[1], 0.5, **changed)]
+    assert effects(ROWS, found).iloc[0][["seeds", "left out"]].tolist() == [0, f"seed 0: {said}"]
+    both = [*found, record(ROWS[3], 0.9), record(ROWS[4], 0.5, **changed)]
+    assert effects(ROWS, both)["left out"][0] == f"seeds 0, 1: {said}"
+
+
+def test_an_effect_leaves_out_what_left_the_protocol():
+    found = [record(ROWS[0], 0.9), record(ROWS[1], 0.85), record(ROWS[3], 0.9, protocol="custom"), record(ROWS[4], 0.5, protocol="custom")]
+    assert effects(ROWS, found).iloc[0][["seeds", "effect", "left out"]].tolist() == [1, pytest.approx(-5), "seed 1: left the protocol"]
+    assert counted(ROWS, found[2:])["row"].tolist() == ["baseline", "aux False"], "of a row that never kept it, all count"
+
+
+def test_records_without_answers_are_refused():
+    old = {name: value for name, value in record(ROWS[1], 0.7).items() if name != "answers"}
+    with pytest.raises(ValueError, match=f"run {old['run_id']} does not hold the answers to its test INRs.*: run it again, or leave it out"):
+        effects(ROWS, [record(ROWS[0], 0.8), old])
+    assert results(ROWS, [old])["runs"][1] == 1, "its mean can still be shown"
+
+
+def test_answers_are_paired_by_image():
+    one, other = record(ROWS[0], 0.5), record(ROWS[1], 0.5)
+    backwards = {name: values[::-1] for name, values in other["answers"]["test"].items()}
+    (pair, _) = paired(ROWS, [one, other | dict(answers=dict(test=backwards))])
+    assert (pair.differences == 0).all(axis=None) and pair.differences.shape == (1, 20)
+    copies = other | dict(answers=dict(test=dict(answers=[1, 0, 1], labels=[1, 1, 1], ids=[7, 7, 3])))
+    assert right(copies).to_dict() == {3: 1.0, 7: 0.5}
+
+
+def test_other_inits_are_the_first_rows_runs_on_other_inrs():
+    first = [record(row, 0.8) for row in (ROWS[0], ROWS[3])]
+    for r, share in zip(first, (0.3, 0.5)):
+        r["answers"]["test-other"] = answers(share)
+    said = judged([unseen(ROWS, [*first, record(ROWS[1], 0.1)])]).iloc[0]
+    assert said[["row", "seeds", "verdict"]].tolist() == ["other inits", 2, "worse"] and said["effect"] == pytest.approx(-40)
+    assert judged([unseen(ROWS, [record(ROWS[0], 0.8)])])["seeds"].tolist() == [0], "a run of independent starts has no others"
+
+
+def test_holm_is_what_one_works_out_by_hand():
+    "Smallest first: .01 x 4 = .04, .02 x 3 = .06, .03 x 2 = .06, .04 x 1 = .04, which may not fall below .06."
+    assert holm([0.03, 0.01, 0.04, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, float("nan"), 0.9]).tolist() == pytest.approx([1.0, float("nan"), 1.0], nan_ok=True), "what is empty does not count"
+    assert holm([]).size == 0
+
+
+def test_p_values_and_residuals_are_what_one_works_out_by_hand():
+    assert p_value(np.array([-1.0, 1, 2, 3, 4, 5, 6, 7, 8])) == pytest.approx(2 * 2 / 10)
+    assert p_value(np.zeros(9)) == 1 and p_value(np.ones(9999)) == pytest.approx(2e-4)
+    three = pd.DataFrame([[0.0, 0], [1, 0], [1, 1]])
+    assert residuals(three) == pytest.approx(np.array([-0.5, 0, 0.5]) * 1.5**0.5) and residuals(three).var() == pytest.approx(np.var([0, 0.5, 1], ddof=1))
+    assert residuals(three[:1]).size == 0 == residuals(three[:0]).size
+
+
+def test_equal_rows_are_not_told_apart_and_unequal_ones_are():
+    same = pd.DataFrame(np.zeros((3, 50)))
+    shifted = pd.DataFrame(np.tile(np.repeat([1.0, 0.0], [20, 30]), (3, 1)))
+    said = judged([Paired("same", same), Paired("better", shifted), Paired("worse", -shifted)])
+    assert said["verdict"].tolist() == ["not told apart", "better", "worse"] and said["effect"].tolist() == pytest.approx([0, 40, -40]) and said["p"][0] == 1
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    "A tenth of the draws: what is measured here needs many tables, not fine intervals."
+    monkeypatch.setattr("inrformer.records.DRAWS", 1000)
+
+
+def simulated(generator, effects, seeds, images=200, spread=0.03):
+    "Rows of known effect beside one first row: images of known difficulty, and seeds that move each row's chances."
+    easy = generator.uniform(0.35, 0.65, images)
+    moved = generator.normal(0, spread, (1 + len(effects), seeds, 1))
+    right = generator.random((1 + len(effects), seeds, images)) < easy + moved + np.array([0, *effects])[:, None, None]
+    return [Paired(f"effect {effect}", pd.DataFrame(row.astype(float) - right[0])) for effect, row in zip(effects, right[1:])]
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.03), (5, 0.03), (5, 0.08)])
+def test_an_interval_covers_the_effect_as_often_as_it_says(seeds, spread, few_draws):
+    generator, known = np.random.default_rng(0), (0.0, 0.03, -0.05, 0.1)
+    tables = [judged(simulated(generator, known, seeds, spread=spread)) for _ in range(200)]
+    covered = np.mean([[low <= 100 * e <= high for low, e, high in zip(t["low"], known, t["high"])] for t in tables])
+    assert 0.9 <= covered <= 0.99, covered
+
+
+def test_a_table_of_equal_rows_seldom_calls_one_different(few_draws):
+    generator = np.random.default_rng(1)
+    called = np.mean([judged(simulated(generator, (0.0,) * 4, 3))["verdict"].ne("not told apart").any() for _ in range(200)])
+    assert called <= 0.1, called
+
+
+COMMITTED = [(path.name, json.loads(line)) for path in sorted((ROOT / "figures" / "records").glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_committed_records_keep_their_schema():
+    for name, r in COMMITTED:
+        assert {"run_id", "config", "source", "summary"} <= r.keys(), name
+        assert re.fullmatch("[0-9a-f]{12}", r["run_id"]) and isinstance(flat(r["config"])["seed"], int)
+        assert "/" not in str(flat(r["config"])["dataset"]).removeprefix("uoft-cs/").removeprefix("ylecun/"), f"{name} names a path"
+        if r["summary"] is None:
+            assert r["error"], name
+            continue
+        assert {"env", "inrs", "reads", "history", "answers"} <= r.keys() and {"recipe", "bits"} <= r["inrs"].keys()
+        assert {"val_accuracy", "test_accuracy", "fit_seconds", "train_seconds", "psnr", "parameters", "protocol", "dataset", "images_digest", "invariance_error"} <= r["summary"].keys()
+        assert {"torch", "device", "threads", "precision", "inrformer"} <= r["env"].keys()
+        assert [h["epoch"] for h in r["history"]] == list(range(1, flat(r["config"])["epochs"] + 1))
+        assert not [key for h in r["history"] for key in h if "test" in key], f"{name}: a history of the test split"
+        assert right(r).mean() == pytest.approx(r["summary"]["test_accuracy"])

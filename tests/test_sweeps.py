@@ -1,0 +1,230 @@
+"Experiments and sweeps: killed and resumed, within a budget, several at a time, failures recorded, stale rows named, and the command line on a bare machine."
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from conftest import ROOT
+
+from inrformer.__main__ import main
+from inrformer.config import config_from, flat, run_id
+from inrformer.files import lock
+from inrformer.records import records, write_record
+from inrformer.sweeps import EXPERIMENTS, experiment, sweep, with_seeds
+
+SMALL = dict(n_train=96, n_test=48, fit_steps=20, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=2, device="cpu")
+ROWS = with_seeds([dict(), dict(aux=False), dict(hint=16)], 2, **SMALL)
+
+
+def id_of(row):
+    return run_id(config_from(row))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_row_of_every_experiment_can_run_under_the_protocol_that_it_names(name):
+    assert all(config_from(row).protocol == row["protocol"] for row in EXPERIMENTS[name])
+
+
+def test_table_3_is_the_papers():
+    _, rows = experiment("table3", "cifar10-full")
+    configs = [flat(config_from(row)) for row in rows]
+    changed = [{k: v for k, v in c.items() if v != configs[0][k]} for c in configs]
+    assert {k: configs[0][k] for k in ("hint", "query", "aux", "layer_embedding", "weight_embedding", "model")} == dict(
+        hint=256, query=64, aux=True, layer_embedding=True, weight_embedding="sinusoidal", model="tiny")
+    assert changed[:3] == [{}, dict(aux=False), dict(hint=16)], "a half-finished draw tells most this way"
+    assert sorted(map(str, changed[3:])) == sorted(map(str, [dict(hint=64), dict(query=16), dict(query=256), dict(layer_embedding=False), dict(weight_embedding="chebyshev")]))
+    assert [flat(config_from(row))["model"] for row in experiment("table2")[1]] == ["tiny", "base"] and id_of(experiment("table2")[1][0]) == id_of(rows[0])
+    for protocol, seeds in (("digits", 5), ("cifar10-small", 3)):
+        assert len(experiment("table3", protocol)[1]) == 8 * seeds
+
+
+def test_an_experiment_of_several_protocols_wants_one_named():
+    with pytest.raises(ValueError, match="experiment must be one of .*'table3'.*, not 'table4'"):
+        experiment("table4")
+    for name, protocol in (("table3", None), ("table3", "mnist-small"), ("table2", "digits")):
+        with pytest.raises(ValueError, match="protocols"):
+            experiment(name, protocol)
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["sweep", "table3"], r"table3 has the protocols .*cifar10-full'\], not None: name one of them \(--protocol\)"),
+    (["sweep", "digits", "--set", "hintt=16"], "no parameter 'hintt'; did you mean 'hint'"),
+    (["sweep", "digits", "--set", "hint=7"], "hint"), (["config", "hnt=3"], "did you mean 'hint'"), (["config", "hint=60"], "the nearest are 49 and 64"),
+    (["last", "--out", "no/such/folder"], "no finished run yet"),
+])
+def test_a_wrong_command_line_is_refused_at_once(words, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2 and re.search(said, capsys.readouterr().err)
+
+
+def test_the_config_is_shown(capsys):
+    main(["config", "hint=64", "reader=inrformer"])
+    shown = capsys.readouterr().out
+    assert re.search(r"^hint +64$", shown, re.M) and shown.endswith(f"run {id_of(dict(hint=64))}\n")
+
+
+def test_a_budget_stops_at_a_checkpoint_and_the_sweep_goes_on(cache):
+    rows = [SMALL | dict(seed=s) for s in (0, 1)]
+    assert sweep(rows, "example", out=cache, folder=cache / "records", budget=0.0) == []
+    done = sweep(rows, "example", out=cache, folder=cache / "records")
+    assert [r["summary"]["protocol"] for r in done] == ["custom", "custom"]
+    assert {r["run_id"] for r in done} == {id_of(row) for row in rows}
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(cache, capsys):
+    rows = [row | dict(epochs=1) for row in ROWS[:2]]
+    with lock(cache / "example" / id_of(rows[0])):
+        assert [r["run_id"] for r in sweep(rows, "example", out=cache, folder=cache)] == [id_of(rows[1])]
+    assert "another process is at the run" in capsys.readouterr().err
+    assert len(sweep(rows, "example", out=cache, folder=cache)) == 2
+
+
+def test_a_sweep_of_two_at_a_time_and_one_that_fails(cache):
+    rows = [SMALL | dict(seed=s) for s in (0, 1)] + [SMALL | dict(fit_lr=1e15)]
+    found = sweep(rows, "example", out=cache / "runs", folder=cache / "records", jobs=2)
+    assert [bool(r["summary"]) for r in found] == [True, True, False] and "diverged" in found[2]["error"]
+    before = {p: p.stat().st_mtime_ns for p in (cache / "runs").glob("*/*/summary.json")}
+    again = sweep(rows, "example", out=cache / "runs", folder=cache / "records")
+    assert again[:2] == found[:2] and again[2]["run_id"] == found[2]["run_id"] and "diverged" in again[2]["error"]
+    assert before == {p: p.stat().st_mtime_ns for p in (cache / "runs").glob("*/*/summary.json")}
+
+
+def test_jobs_are_checked_and_one_that_is_killed_is_told(cache, monkeypatch):
+    for jobs, environment, message in ((0, "1", "jobs must be at least 1, not 0"), (2, "2", "jobs=2 under torchrun")):
+        monkeypatch.setenv("WORLD_SIZE", environment)
+        with pytest.raises(ValueError, match=message):
+            sweep(ROWS, "example", out=cache, folder=cache, jobs=jobs)
+    monkeypatch.delenv("WORLD_SIZE")
+    rows = [row | dict(epochs=10_000) for row in ROWS[:2]]
+    with ThreadPoolExecutor(1) as pool:
+        swept = pool.submit(sweep, rows, "example", out=cache, folder=cache, jobs=2)
+        while not (workers := [c for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]) or not list(cache.glob("example/*/checkpoint-*")):
+            assert not swept.done(), swept.exception()
+            time.sleep(0.1)
+        workers[0].kill()
+        with pytest.raises(RuntimeError, match="one of the 2 jobs was killed"):
+            swept.result(timeout=60)
+
+
+def test_stale_rows_are_named_and_run_again_only_when_told(cache, capsys):
+    rows = [SMALL | dict(epochs=1, seed=s) for s in (0, 1)]
+    done = sweep(rows, "example", out=cache, folder=cache / "records")
+    write_record(done[0] | dict(source="000000000000"), "example", cache / "records")
+    again = sweep(rows, "example", out=cache, folder=cache / "records", progress=True)
+    assert again[0]["source"] == "000000000000" and f"1 of 2 records are of other source ({id_of(rows[0])}): --stale runs them again" in capsys.readouterr().err
+    new = sweep(rows, "example", out=cache, folder=cache / "records", again=True)
+    assert new[0]["source"] == done[0]["source"] and new[0]["summary"]["test_accuracy"] == done[0]["summary"]["test_accuracy"]
+
+
+def test_a_row_that_another_experiment_recorded_is_done(cache):
+    (done,) = sweep([SMALL | dict(epochs=1)], "elsewhere", out=cache / "runs", folder=cache / "records")
+    assert sweep([SMALL | dict(epochs=1)], "example", out=cache / "more", folder=cache / "records") == [done]
+    assert not (cache / "more").exists()
+
+
+SHARED_SWEEP = """
+import sys
+from pathlib import Path
+from inrformer.sweeps import sweep
+small, out = eval(sys.argv[1]), Path(sys.argv[2])
+found = sweep([small | dict(fit_lr=1e15), small, small | dict(seed=1)], "example", out=out, folder=out)
+sys.stdout.write(f"said {[r['error'][:40] if r['error'] else r['run_id'] for r in (dict(error=None) | r for r in found)]}\\n")
+"""
+
+
+def test_processes_that_share_a_sweep_agree_on_what_failed_and_what_is_taken(cache):
+    "The first row cannot be fitted, another process is at the second: both processes go on to the third."
+    small = SMALL | dict(epochs=1)
+    (cache / "script.py").write_text(SHARED_SWEEP)
+    with lock(cache / "example" / id_of(small)):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(cache / "script.py"), repr(small), str(cache)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"))
+    said = [line for line in done.stdout.splitlines() if line.startswith("said")]
+    assert len(said) == 2 and said[0] == said[1], done.stderr[-3000:]
+    assert "fits diverged" in said[0] and id_of(small | dict(seed=1)) in said[0] and id_of(small) not in said[0]
+
+
+BARE = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("plotly", "ipywidgets", "papermill", "nbdev", "IPython", "matplotlib", "seaborn", "pytest"):
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
+
+sys.meta_path.insert(0, Block())
+"""
+REHEARSAL = ["sweep", "table3", "--protocol", "cifar10-full", "--budget", "9"]
+TINY = "dataset=digits n_train=64 n_test=32 hidden=6-6 fit_steps=5 epochs=2 batch_size=32 model=demo dim=16 edge_dim=8 depth=1 heads=2 features=2 device=cpu".split()
+
+
+def command(cache):
+    "The command for a bare machine, at a small size, in an interpreter that has no notebook tools."
+    (cache / "bare").mkdir(exist_ok=True)
+    (cache / "bare" / "sitecustomize.py").write_text(BARE)
+    env = os.environ | dict(PYTHONPATH=f"{cache / 'bare'}{os.pathsep}{ROOT}", INRFORMER_CACHE=str(cache / "cache"))
+    words = [sys.executable, "-m", "inrformer", *REHEARSAL, "--out", str(cache / "DIR"), "--set", *TINY]
+    return dict(args=words, cwd=cache, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_command_for_a_bare_machine_is_killed_half_way_and_resumed(cache):
+    file = cache / "DIR" / "records" / "table3-cifar10-full.jsonl"
+    process = subprocess.Popen(**command(cache))
+    deadline = time.monotonic() + 120
+    while not (file.exists() and len(file.read_text().splitlines()) >= 2) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    first = [json.loads(line) for line in file.read_text().splitlines()]
+    assert 2 <= len(first) < 8
+    done = subprocess.run(**command(cache))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.endswith("table3-cifar10-full: 8 of 8 runs are done\n")
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert found[: len(first)] == first and len({r["run_id"] for r in found}) == 8
+    assert [r["config"]["task"]["aux"] for r in found[:3]] == [True, False, True] and {r["summary"]["protocol"] for r in found} == {"custom"}
+    again = subprocess.run(**command(cache))
+    assert again.stdout == done.stdout and [json.loads(line) for line in file.read_text().splitlines()] == found
+
+
+def test_a_budget_stops_after_a_checkpoint_and_the_command_goes_on(cache, capsys, monkeypatch):
+    "With a clock that moves by a second whenever it is read: at the start, before the run, and after every epoch."
+    words = ["sweep", "table2", "--out", str(cache / "DIR"), "--set", *TINY, "epochs=9"]
+    for epochs in (4, 8):
+        monkeypatch.setattr("inrformer.sweeps.time", SimpleNamespace(time=itertools.count().__next__))
+        main([*words[:4], "--budget", str(4 / 60), *words[4:]])
+        assert capsys.readouterr().out == "table2: 0 of 2 runs are done\n"
+        (checkpoint,) = (cache / "DIR").glob("table2/*/checkpoint-*")
+        assert checkpoint.name == f"checkpoint-{epochs:05d}" and not (checkpoint.parent / "summary.json").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("INRFORMER_CACHE", str(cache / "cache"))
+    main(words)
+    assert capsys.readouterr().out.endswith("table2: 2 of 2 runs are done\n")
+
+
+@pytest.mark.slow
+def test_the_command_at_one_per_cent_of_its_size(shared_data, cache):
+    options = command(cache)
+    options["args"] = options["args"][: options["args"].index("--set")] + [
+        "--set", f"dataset={shared_data}/cifar10-jpeg75-{{split}}.parquet", "n_train=500", "n_test=100", "fit_steps=20", "epochs=1", "device=cpu"]
+    done = subprocess.run(**options)
+    assert done.returncode == 0 and "8 of 8 runs are done" in done.stdout, done.stderr[-3000:]
+    found = records(folder=cache / "DIR" / "records")
+    assert {r["config"]["inputs"]["dataset"] for r in found} == {"cifar10-jpeg75"} and all(0.6e6 < r["summary"]["parameters"] < 0.8e6 for r in found)

@@ -632,7 +632,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'inrformer.runs._finish': ('runs.html#_finish', 'inrformer/runs.py'),
                                 'inrformer.runs._first_on_main': ('runs.html#_first_on_main', 'inrformer/runs.py'),
                                 'inrformer.runs._imports': ('runs.html#_imports', 'inrformer/runs.py'),
-                                'inrformer.runs._reads': ('runs.html#_reads', 'inrformer/runs.py'),
                                 'inrformer.runs._run': ('runs.html#_run', 'inrformer/runs.py'),
                                 'inrformer.runs._say_where': ('runs.html#_say_where', 'inrformer/runs.py'),
                                 'inrformer.runs._syntax': ('runs.html#_syntax', 'inrformer/runs.py'),

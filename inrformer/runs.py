@@ -299,10 +299,10 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
     cfg = this.config
     dataset = _first_on_main(lambda: dataset_for(cfg, images, progress=progress))
     digest = images_digest(images) if images else dataset.digest
-    about = dict(source=source_digest(cfg), inrs=dict(recipe=dataset.recipe, bits=dataset.digest), reads=_reads(cfg, dataset))
     training, validation = parts_of(cfg, dataset)
     objective = objective_for(cfg, dataset.card["classes"])
     reader = reader_for(cfg, objective, training)
+    about = dict(source=source_digest(cfg), inrs=dict(recipe=dataset.recipe, bits=dataset.digest), reads=reader.reads)
     if is_main():
         this.folder.mkdir(parents=True, exist_ok=True)
         for name, value in (("config", identity(cfg)), ("env", environment(workers)), ("about", about)):
@@ -316,10 +316,6 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
         if is_main():
             _finish(this, reader, dataset, state, measured, digest)
 
-
-def _reads(cfg: RunConfig, dataset: INRDataset) -> str:
-    "What the logits of a run's reader come from."
-    return READERS[cfg.reader](dataset.spec, cfg.architecture).reads
 
 # %% ../nbs/14_runs.ipynb #dd065a17
 def final_measures(reader: Reader, objective: Objective, dataset: INRDataset, validation: Split | None, workers: Workers) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -347,11 +343,11 @@ def summarize(cfg: RunConfig, dataset: INRDataset, reader: Reader, state: dict[s
     training, test = dataset.split("train"), dataset.split("test")
     psnr, last = training.psnr.mean().item(), state["history"][-1]
     double = copy.deepcopy(reader).double().eval()
-    measured = reader.classes and invariance_error(double, test.inr[:8], generator=torch.Generator().manual_seed(0))
+    measured = invariance_error(double, test.inr[:8], generator=torch.Generator().manual_seed(0)) if reader.classes else None
     return dict(
         {name: value for name, value in last.items() if name not in ("epoch", "lr") and not name.startswith("val_")},
         fit_seconds=dataset.fit_seconds, train_seconds=state["seconds"], psnr=psnr, psnr_test=test.psnr.mean().item(),
-        parameters=sum(p.numel() for p in reader.parameters()), inr_parameters=dataset.spec.n_params, invariance_error=measured or None,
+        parameters=sum(p.numel() for p in reader.parameters()), inr_parameters=dataset.spec.n_params, invariance_error=measured,
         protocol=protocol_kept(cfg, psnr), dataset=dataset.card["images"],
     )
 

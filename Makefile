@@ -28,11 +28,11 @@ train: $(READY)  ## fit INRs and train a reader of weights; make train HINT=64 D
 
 test: $(READY)  ## run every notebook and every test
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 	@echo "All notebooks and all tests pass."
 
 test-all: test  ## the same, and the full grid of shapes
-	$(BIN)/python -m pytest -m grid
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m grid
 
 demo: $(READY)  ## train the model that ships in inrformer/demo again, record it, and show its run in nbs/train.ipynb
 	$(BIN)/python -m inrformer demo

@@ -644,6 +644,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'inrformer.runs.final_measures': ('runs.html#final_measures', 'inrformer/runs.py'),
                                 'inrformer.runs.images_digest': ('runs.html#images_digest', 'inrformer/runs.py'),
                                 'inrformer.runs.images_for': ('runs.html#images_for', 'inrformer/runs.py'),
+                                'inrformer.runs.kind_of': ('runs.html#kind_of', 'inrformer/runs.py'),
                                 'inrformer.runs.last_run': ('runs.html#last_run', 'inrformer/runs.py'),
                                 'inrformer.runs.objective_for': ('runs.html#objective_for', 'inrformer/runs.py'),
                                 'inrformer.runs.open_run': ('runs.html#open_run', 'inrformer/runs.py'),

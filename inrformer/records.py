@@ -54,8 +54,8 @@ def records(experiment: str | None = None, folder: str | Path | None = None) -> 
 def is_stale(record: dict[str, Any]) -> bool:
     "Whether a record was made by other source than that at hand, or with a config of another version."
     try:
-        return record.get("source") != source_digest(from_json(record["config"]))
-    except ValueError:
+        return record.get("source") != source_digest(from_json(record["config"]), record["inrs"]["kind"])
+    except (ValueError, KeyError):
         return True
 
 

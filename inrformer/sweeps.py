@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .config import PROTOCOLS, RunConfig, config_from, identity, run_id
 from .records import find_record, record_of, records, records_folder, stale, write_record
-from .runs import Busy, run, source_digest
+from .runs import Busy, kind_of, run, source_digest
 from .training import agreed, is_main
 
 # %% ../nbs/16_sweeps.ipynb #120edeca
@@ -147,5 +147,6 @@ def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | 
     except Exception as error:
         if progress:
             tqdm.write(traceback.format_exc(), file=sys.stderr)
-        return dict(run_id=run_id(cfg), config=identity(cfg), source=source_digest(cfg), summary=None, error=f"{type(error).__name__}: {error}")
+        kind = kind_of(cfg)
+        return dict(run_id=run_id(cfg), config=identity(cfg), source=source_digest(cfg, kind), inrs=dict(kind=kind), summary=None, error=f"{type(error).__name__}: {error}")
     return record_of(this) if this.summary else None

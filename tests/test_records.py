@@ -23,7 +23,7 @@ SOURCES = {}
 
 def source_of(cfg):
     "The present source, read once for each reader."
-    return SOURCES.setdefault(cfg.reader, source_digest(cfg))
+    return SOURCES.setdefault(cfg.reader, source_digest(cfg, "siren"))
 
 
 def answers(share, n=20, ids=None):
@@ -34,11 +34,11 @@ def answers(share, n=20, ids=None):
 def record(row, accuracy=None, protocol="digits", *, bits="b", source=None, precision="fp32", ids=None, **summary):
     "A record of a row, of a failure without an accuracy."
     cfg = config_from(row)
-    found = dict(run_id=run_id(cfg), config=identity(cfg), source=source or source_of(cfg))
+    found = dict(run_id=run_id(cfg), config=identity(cfg), source=source or source_of(cfg), inrs=dict(kind="siren"))
     if accuracy is None:
         return found | dict(summary=None, error="ValueError: no such thing")
     measured = dict(test_accuracy=accuracy, protocol=protocol) | summary
-    return found | dict(env=dict(precision=precision), inrs=dict(recipe="r", bits=bits), reads="input INR", summary=measured, history=[], answers=dict(test=answers(accuracy, ids=ids)))
+    return found | dict(env=dict(precision=precision), inrs=dict(kind="siren", recipe="r", bits=bits), reads="input INR", summary=measured, history=[], answers=dict(test=answers(accuracy, ids=ids)))
 
 
 def renamed(record, images):
@@ -141,7 +141,7 @@ def test_a_record_holds_what_the_run_wrote(tmp_path):
     cfg = config_from(ROWS[0])
     this = Run(tmp_path / run_id(cfg), cfg)
     this.folder.mkdir()
-    about, summary, history = dict(source="s", inrs=dict(recipe="r", bits="b"), reads="input INR"), dict(test_accuracy=0.5), [dict(epoch=1, val_accuracy=0.4)]
+    about, summary, history = dict(source="s", inrs=dict(kind="siren", recipe="r", bits="b"), reads="input INR"), dict(test_accuracy=0.5), [dict(epoch=1, val_accuracy=0.4)]
     for name, value in dict(config=identity(cfg), env=dict(precision="fp32"), about=about, answers=dict(test=answers(0.5)), summary=summary).items():
         write_json(this.folder / f"{name}.json", value)
     write_lines(this.folder / "metrics.jsonl", history)
@@ -282,7 +282,7 @@ def test_committed_records_keep_their_schema():
         if r["summary"] is None:
             assert r["error"], name
             continue
-        assert {"env", "inrs", "reads", "history", "answers"} <= r.keys() and {"recipe", "bits"} <= r["inrs"].keys()
+        assert {"env", "inrs", "reads", "history", "answers"} <= r.keys() and {"kind", "recipe", "bits"} <= r["inrs"].keys()
         assert {"val_accuracy", "test_accuracy", "fit_seconds", "train_seconds", "psnr", "parameters", "protocol", "dataset", "images_digest", "invariance_error"} <= r["summary"].keys()
         assert {"torch", "device", "threads", "precision", "inrformer"} <= r["env"].keys()
         assert [h["epoch"] for h in r["history"]] == list(range(1, flat(r["config"])["epochs"] + 1))

@@ -23,6 +23,7 @@ from inrformer.demo import load_demo
 from inrformer.files import lock
 from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS, load_reader
+from inrformer.records import is_stale, record_of
 from inrformer.runs import Run, closure, last_run, open_run, parts_of, run, source_digest
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers
@@ -153,6 +154,14 @@ def test_any_folder_of_inrs_is_a_runs_data(cache):
         open_run(this.folder).dataset
 
 
+def test_the_source_of_a_run_on_a_folder_is_that_of_the_kind_in_it(cache):
+    first = run(BASE | dict(kind="relu", reader="deepsets", epochs=1), out=cache)
+    this = run(dict(data=str(first.dataset.folder), val_parts=5, epochs=1, reader="deepsets"), out=cache)
+    about = this.record_parts
+    assert about["inrs"]["kind"] == "relu" and about["source"] == source_digest(this.config, "relu") != source_digest(this.config, "siren")
+    assert not is_stale(record_of(this)), "from the record alone, wherever its INRs are"
+
+
 def test_memory_that_does_not_suffice_is_explained_and_loses_nothing(cache, monkeypatch):
     def full(*arguments):
         raise torch.cuda.OutOfMemoryError("out of memory")
@@ -175,14 +184,14 @@ def test_a_checkpoint_of_another_run_is_refused(cache):
 
 def test_a_run_begun_with_other_source_is_not_resumed(cache, monkeypatch):
     run(SMALL, out=cache, stop=lambda: True)
-    monkeypatch.setattr(inrformer.runs, "source_digest", lambda cfg: "000000000000")
+    monkeypatch.setattr(inrformer.runs, "source_digest", lambda *_: "000000000000")
     with pytest.raises(ValueError, match=r"belongs to another run \(source: '\w+' there, '000000000000' here\)"):
         run(SMALL, out=cache)
 
 
 def test_a_finished_run_of_other_source_is_shown_with_a_warning_and_run_again_when_told(cache, monkeypatch):
     first = run(SHORT, out=cache)
-    monkeypatch.setattr(inrformer.runs, "source_digest", lambda cfg: "000000000000")
+    monkeypatch.setattr(inrformer.runs, "source_digest", lambda *_: "000000000000")
     with pytest.warns(UserWarning, match=f"the run {first.folder.name} was made by other source"):
         assert run(SHORT, out=cache).record_parts["source"] == first.record_parts["source"]
     assert run(SHORT, out=cache, again=True).record_parts["source"] == "000000000000"
@@ -201,7 +210,9 @@ def test_source_is_the_syntax_of_what_a_run_uses(tmp_path, monkeypatch):
             remembered.cache_clear()
         digests.append(inrformer.runs._syntax("tool"))
     assert digests[0] == digests[1] != digests[2]
-    assert source_digest(config_from({})) != source_digest(config_from(dict(reader="deepsets"))) == source_digest(config_from(dict(reader="deepsets", seed=3)))
+    base, deepsets = config_from({}), config_from(dict(reader="deepsets"))
+    assert source_digest(base, "siren") != source_digest(deepsets, "siren") == source_digest(config_from(dict(reader="deepsets", seed=3)), "siren")
+    assert source_digest(base, "siren") != source_digest(base, "relu")
 
 
 def test_a_run_stopped_between_epochs_is_resumed(cache):

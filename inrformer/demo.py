@@ -6,7 +6,6 @@
 __all__ = ['DEMO', 'Demo', 'pack_demo', 'load_demo']
 
 # %% ../nbs/17_demo.ipynb #e91f17e3
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from .files import write_json
+from .files import read_json, write_json
 from .inr import load_inr, save_inr
 from .reader import Reader, load_reader, save_reader
 from .readers.flat import fit_flat
-from .records import record_of
+from .records import record_of, records, rivals
 from .runs import Run, parts_of, project_root
 from .splits import Split
 
@@ -34,6 +33,7 @@ class Demo:
     test: Split  # the INRs it was tested on
     flat: Reader  # logistic regression on the flat weights of the same training INRs
     record: dict[str, Any]  # of the run that made it
+    rivals: list[dict[str, Any]]  # what others reach on the same INRs, as recorded: lines of `records.rivals`
 
 # %% ../nbs/17_demo.ipynb #cdeeaac5
 def pack_demo(this: Run, folder: str | Path = DEMO) -> None:
@@ -45,6 +45,7 @@ def pack_demo(this: Run, folder: str | Path = DEMO) -> None:
     save_reader(this.model, folder / "model.safetensors")
     save_inr(test.inr, folder / "inrs.safetensors")
     save_file(dict(labels=test.labels, ids=test.ids, psnr=test.psnr, init_seeds=test.init_seeds, sizes=torch.tensor(test.sizes)), folder / "labels.safetensors")
+    write_json(folder / "rivals.json", rivals(record_of(this), records()).to_dict("records"))
     write_json(folder / "record.json", record_of(this))
 
 
@@ -57,4 +58,4 @@ def load_demo(folder: str | Path = DEMO) -> Demo:
     sizes = tuple(columns.pop("sizes").tolist())
     test = Split(inr=load_inr(folder / "inrs.safetensors"), **columns, sizes=sizes)
     model, flat = (load_reader(folder / f"{name}.safetensors") for name in ("model", "flat"))
-    return Demo(model, test, flat, json.loads((folder / "record.json").read_text()))
+    return Demo(model, test, flat, *(read_json(folder / f"{name}.json") for name in ("record", "rivals")))

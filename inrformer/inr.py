@@ -57,6 +57,7 @@ class Kind:
     check: Callable[["INRSpec"], None] = lambda spec: None  # raises ValueError for a spec that is none of this kind
     inputs: Callable[[Mapping[str, Any], Tensor], Tensor] | None = None  # coordinates to the values of neuron layer 0; None: they are its values
     canonical: Callable[["INR"], "INR"] | None = None  # one representative of all twins; None where there is none
+    rate: Callable[["INRSpec"], float] = lambda spec: 1.0  # what a hidden neuron multiplies its sum by
 
 # %% ../nbs/00_inr.ipynb #3cbe847a
 class Registry:

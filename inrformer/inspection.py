@@ -9,7 +9,7 @@ __all__ = ['TOLERANCE', 'render', 'walk', 'transposition', 'fewest_transposition
 
 # %% ../nbs/18_inspection.ipynb #02a53398
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -33,6 +33,7 @@ from .layers import SlidingLayerAttention
 from .objectives.classify import accuracy
 from .reader import Reader
 from .readers.flat import fit_flat
+from .records import record_of, records, rivals
 from .runs import Run, open_run, parts_of, project_root
 from .splits import Split
 from .symmetry import Permutation, permute, relative_error
@@ -251,6 +252,7 @@ class Scene:
     label: int | None = None
     test: Split | None = None  # INRs to measure accuracies on
     flat: Reader | None = None  # logistic regression on flat weights
+    rivals: Sequence[dict[str, Any]] = ()  # what is on record of the same INRs: lines of `records.rivals`
 
     def __post_init__(self):
         if not len(self.inr):
@@ -307,6 +309,7 @@ class Source:
     flat: Reader | None  # logistic regression on flat weights
     config: RunConfig
     about: str  # a sentence
+    rivals: Sequence[dict[str, Any]] = ()  # what is on record of the same INRs: lines of `records.rivals`
 
 # %% ../nbs/18_inspection.ipynb #d05ad3f7
 @patch
@@ -318,7 +321,7 @@ def scene(
     "The scene of one test image. Raises ValueError for a new start where the image, or how it is fitted, is not known."
     image = None if self.images is None else self.images[index]
     inr = self._fitted(image, start) if start else self.test.inr[index : index + 1]
-    return Scene(inr, self.reader, image, int(self.test.labels[index]), self.test, self.flat)
+    return Scene(inr, self.reader, image, int(self.test.labels[index]), self.test, self.flat, self.rivals)
 
 # %% ../nbs/18_inspection.ipynb #1c18ce1e
 @patch
@@ -343,7 +346,7 @@ def demo_source() -> Source:
     demo = load_demo()
     config, found = from_json(demo.record["config"]), demo.record["summary"]
     about = f"The shipped model: digits, one shared start, test accuracy {found['test_accuracy']:.3f}; {found['test_other_accuracy']:.3f} on INRs from starts it never saw (chance is {1 / len(demo.model.classes):.1f}: it learned one start, and “fitted again” gives it others)."
-    return Source(demo.model, demo.test, _images_of(config, demo.test), demo.flat, config, about)
+    return Source(demo.model, demo.test, _images_of(config, demo.test), demo.flat, config, about, demo.rivals)
 
 # %% ../nbs/18_inspection.ipynb #41b14187
 _DAMAGED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, SafetensorError)  # what files raise that are not what a run writes
@@ -360,7 +363,7 @@ def run_source(folder: Path) -> Source:
 def _open(run: Run) -> Source:
     training, test = parts_of(run.config, run.dataset)[0], run.dataset.split("test")
     flat = fit_flat(training[:6000], run.model.classes) if run.model.classes else None
-    return Source(run.model, test, _images_of(run.config, test), flat, run.config, _about(run))
+    return Source(run.model, test, _images_of(run.config, test), flat, run.config, _about(run), rivals(record_of(run), records()).to_dict("records"))
 
 # %% ../nbs/18_inspection.ipynb #8b64d6b6
 def _about(run: Run) -> str:

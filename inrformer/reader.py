@@ -89,7 +89,7 @@ def _keep(self: Reader, statistics: Statistics) -> None:
     if len(statistics.mean) != len(self.spec.layout):
         raise ValueError(f"statistics of {len(statistics.mean)} tensors do not fit widths {self.spec.widths}, which have {len(self.spec.layout)}")
     if self.config.canonical:
-        canonicalize(init_inr(self.spec, 1))
+        canonicalize(init_inr(self.spec, 1, generator=torch.Generator()))
     for name, t in vars(statistics).items():
         self.register_buffer(name, t.clone())
 

@@ -9,7 +9,7 @@ __all__ = ['Chart', 'Panel', 'Picker', 'ShowBench', 'PermuteBench', 'Equivarianc
 # %% ../nbs/20_widgets.ipynb #93a7bb78
 import html
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
@@ -619,7 +619,15 @@ def draw(self: ReadersBench) -> str:
     guesses = {name: [reader.classes[int(v.argmax())] for v in columns.values()] for name, columns in said.items()}
     words = "; ".join(f"{name} says <b>{before}</b>, then <b>{after}</b>" for name, (before, after) in guesses.items())
     forms = " Both are canonical forms, which neither reader was trained on." if canonical and not reader.config.canonical else ""
-    return f"{words}. The INRs show the same image; {made} transposition{'s' * (made != 1)} lie between them.{forms}"
+    return f"{words}. The INRs show the same image; {made} transposition{'s' * (made != 1)} lie between them.{forms}{_beside(scene.rivals)}"
+
+
+def _beside(rivals: Sequence[dict[str, Any]]) -> str:
+    "What others reach on the same INRs, in a sentence."
+    if len(rivals) < 2:
+        return ""
+    said = "; ".join(f"{line['row']} {line['test_accuracy']:.3f} ({line['reads']})" for line in rivals)
+    return f"<br>Test accuracies on record for the same INRs, and what each answer is read from: {said}."
 
 # %% ../nbs/20_widgets.ipynb #aa83c046
 class AttentionBench(Panel):

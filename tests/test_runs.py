@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from inrformer.files import lock
 from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS, load_reader
 from inrformer.records import is_stale, record_of
-from inrformer.runs import Run, closure, last_run, open_run, parts_of, run, source_digest
+from inrformer.runs import LEARNED, Run, closure, last_run, open_run, parts_of, run, source_digest
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers
 
@@ -160,6 +161,29 @@ def test_the_source_of_a_run_on_a_folder_is_that_of_the_kind_in_it(cache):
     about = this.record_parts
     assert about["inrs"]["kind"] == "relu" and about["source"] == source_digest(this.config, "relu") != source_digest(this.config, "siren")
     assert not is_stale(record_of(this)), "from the record alone, wherever its INRs are"
+
+
+@pytest.mark.filterwarnings("ignore:the crop head has not learned")
+def test_a_run_says_what_of_its_targets_is_rendered_and_what_blocks_did_not_do(cache):
+    alone = run(SHORT, out=cache / "alone").summary
+    assert -1 < alone["rendered_input"] <= 1 and "rendered_depth0" not in alone
+    bare = run(SHORT | dict(depth=0), out=cache).summary
+    assert "rendered_depth0" not in bare, "it has no blocks"
+    beside = run(SHORT, out=cache).summary
+    assert beside["rendered_input"] == alone["rendered_input"] and beside["rendered_depth0"] < 1
+    for row in (dict(head="pool"), dict(head="start")):
+        assert not [name for name in run(SHORT | row, out=cache).summary if name.startswith("rendered")]
+    final = run(SHORT | dict(final=True), out=cache).summary
+    assert final["val_accuracy"] is None and "rendered_input" in final
+
+
+def test_a_run_says_when_its_crop_head_has_not_learned(cache):
+    with pytest.warns(UserWarning, match="the crop head has not learned: what it shows explains [0-9]+% of the variance of the crops"):
+        this = run(SHORT, out=cache)
+    assert this.summary["val_crop_r2"] < LEARNED and this.history[-1]["val_crop_r2"] == this.summary["val_crop_r2"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "val_crop_r2" not in run(SHORT | dict(aux=False), out=cache).summary
 
 
 def test_memory_that_does_not_suffice_is_explained_and_loses_nothing(cache, monkeypatch):

@@ -20,7 +20,7 @@ from inrformer.__main__ import COMMANDS
 from inrformer.config import check_names, config_from, flat, identity, parse_fields, run_id
 from inrformer.records import paired, records
 from inrformer.runs import source_digest
-from inrformer.sweeps import experiment
+from inrformer.sweeps import EXPERIMENTS, experiment
 
 PAGES = {p.relative_to(ROOT / "nbs").as_posix(): nbformat.read(p, 4) for p in NOTEBOOKS}
 SITE = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]
@@ -213,7 +213,7 @@ def test_the_run_page_shows_a_committed_record():
     demo = json.loads((ROOT / "inrformer" / "demo" / "record.json").read_text())
     committed = next((r for r in records("digits") if r["run_id"] == demo["run_id"]), None)
     assert committed == demo, "run `make demo`: figures/records has not the run whose model ships"
-    assert flat(demo["config"])["head"] == "start" and demo["reads"] == "input INR", "index.ipynb says what the shipped head reads"
+    assert flat(demo["config"])["head"] == "translate" and demo["reads"] == "target INR", "index.ipynb says what the shipped head reads"
     assert demo["run_id"] in shown, "run `make demo`: train.ipynb shows another run"
     for key, value in demo["summary"].items():
         assert f"{value:.4g}" in shown if isinstance(value, float) else str(value) in shown, f"run `make demo`: train.ipynb shows another {key}"
@@ -248,7 +248,7 @@ def made_up(rows, right=lambda k: 500 + k):
         summary = dict(val_accuracy=0.4, test_accuracy=right(k) / 1000, test_other_accuracy=right(k) / 2000, psnr=30.0, parameters=1000 * (k + 1), protocol=cfg.protocol,
                        train_seconds=60.0, dataset="made-up", fit_seconds=1.0)
         found.append(dict(
-            run_id=run_id(cfg), config=config, env=dict(threads=1, torch="made up", device="made up", precision="fp32"), source=source_digest(cfg, "siren"), inrs=dict(kind="siren", recipe="r", bits="b"),
+            run_id=run_id(cfg), config=config, env=dict(threads=1, processes=1, torch="made up", device="made up", precision="fp32"), source=source_digest(cfg, "siren"), inrs=dict(kind="siren", recipe="r", bits="b"),
             reads="input INR", summary=summary, history=[dict(epoch=e, cross_entropy=1 / e, val_accuracy=0.4) for e in (1, 2)],
             answers={"test": answers(right(k)), "test-other": answers(right(k) // 2)}))
     return found
@@ -259,8 +259,7 @@ def shown(name, tree):
     return {option(c, "label") or c.id: "".join(filter(None, text_of(c))) for c in execute(tree / "nbs" / name, tree) if c.cell_type == "code"}
 
 
-EXECUTED = [("digits", None), ("digits-folds", None), ("mnist-small", None), ("cifar10-small", None), ("table2", None), ("choices", None),
-            *(("table3", protocol) for protocol in ("digits", "cifar10-small", "cifar10-full"))]
+EXECUTED = [(name, protocol if len({row["protocol"] for row in rows}) > 1 else None) for name, rows in EXPERIMENTS.items() for protocol in dict.fromkeys(row["protocol"] for row in rows)]
 
 
 def test_the_results_pages_show_whatever_is_on_record(tree):

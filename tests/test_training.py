@@ -16,7 +16,7 @@ from inrformer.splits import Split
 from inrformer.training import Train, Workers, batches, load_checkpoint, make_optimizer, resolve_device, steps_per_epoch, train
 
 SPEC = INRSpec(widths=(2, 6, 5, 3), omega=10.0)
-SMALL = dict(dim=8, edge_dim=4, depth=2, heads=2, hint=16, query=16, features=2)
+SMALL = dict(dim=8, edge_dim=4, depth=2, heads=2, hint=16, query=16, features=4)
 CLASSES = ("a", "b", "c", "d")
 
 
@@ -143,7 +143,7 @@ def test_history_holds_validation_and_resuming_asks_for_the_same_run(tmp_path, w
     objective, cfg = Classify(classes=CLASSES), Train(epochs=2, batch_size=8)
     answers = iter([True])
     state = train(reader_of(objective), objective, split_of(), cfg, folder=tmp_path, workers=workers, validate=split_of(8), about=dict(source="abc"), stop=lambda: next(answers))
-    assert [set(entry) for entry in state["history"]] == [{"epoch", "cross_entropy", "crop_error", "lr", "val_accuracy", "val_cross_entropy"}]
+    assert [set(entry) for entry in state["history"]] == [{"epoch", "cross_entropy", "crop_error", "lr", "val_accuracy", "val_cross_entropy", "val_crop_r2"}]
     with pytest.raises(ValueError, match=r"checkpoint-00001 belongs to another run \(source: 'abc' there, 'def' here\)"):
         train(reader_of(objective), objective, split_of(), cfg, folder=tmp_path, workers=workers, about=dict(source="def"))
     state = train(reader_of(objective), objective, split_of(), cfg, folder=tmp_path, workers=workers, about=dict(source="abc"))
@@ -151,7 +151,7 @@ def test_history_holds_validation_and_resuming_asks_for_the_same_run(tmp_path, w
     assert [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
 
 
-@pytest.mark.parametrize("head", ["start", "plain"])
+@pytest.mark.parametrize("head", ["start", "translate", "both"])
 def test_under_bfloat16_the_weights_of_target_inrs_stay_fine(head):
     reader = reader_of(head=head)
     with torch.autocast("cpu", torch.bfloat16):

@@ -134,4 +134,4 @@ def _sign(inr: INR, l: int, k: Float[Tensor, "b n"]) -> tuple[Tensor, Tensor, Te
     return rows, end - bias * rows, out
 
 # %% ../../nbs/kinds/siren.ipynb #caa4ec75
-KIND = Kind(layout=chain, start=start, evaluate=evaluate, twins=twins, canonical=canonical)
+KIND = Kind(layout=chain, start=start, evaluate=evaluate, twins=twins, canonical=canonical, rate=lambda spec: spec.omega)

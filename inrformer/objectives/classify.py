@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..objective import Objective, ObjectiveConfig
+from ..objective import Mapper, Objective, ObjectiveConfig
 from ..reader import Reader
 from ..splits import Split
 
@@ -56,9 +56,15 @@ def attach(self: Classify, reader: Reader) -> Reader:
 
 
 @patch
+def hints(self: Classify, reader: Reader) -> bool:
+    "Is the auxiliary task on, and can the reader be hinted?"
+    return self.config.aux and hasattr(reader, "crop")
+
+
+@patch
 def draw(self: Classify, reader: Reader, split: Split, generator: torch.Generator) -> Float[Tensor, "b q n"] | None:
     "The points of each INR's crop."
-    if not (self.config.aux and hasattr(reader, "crop")):
+    if not self.hints(reader):
         return None
     return draw_crops(len(split), reader.build.whole.cpu(), generator=generator)
 
@@ -85,6 +91,24 @@ def outputs(self: Classify, reader: Reader, split: Split) -> Float[Tensor, "b cl
 def score(self: Classify, outputs: Float[Tensor, "b classes"], split: Split) -> dict[str, float]:
     "`accuracy` and `cross_entropy`, the mean over the INRs."
     return dict(accuracy=accuracy(outputs, split.labels), cross_entropy=F.cross_entropy(outputs, split.labels).item())
+
+
+@patch
+def measure(self: Classify, reader: Reader, split: Split, mapper: Mapper) -> dict[str, float]:
+    "The score of a reader on a split; with the auxiliary task also `crop_r2`, the share of the variance of crops that it shows: 1 for all of it, 0 for their mean."
+    measured = self.score(mapper.map(reader, split, self.outputs), split)
+    if not self.hints(reader):
+        return measured
+    missed, there = mapper.map(reader, split, self.crop_errors).double().sum(dim=0)
+    return measured | dict(crop_r2=1 - (missed / there).item())
+
+
+@patch
+def crop_errors(self: Classify, reader: Reader, split: Split) -> Float[Tensor, "b 2"]:
+    "The squared error of a crop of each INR, the same crops whenever they are asked for, and that of the mean of all."
+    points = draw_crops(len(split), reader.build.whole.cpu(), generator=torch.Generator().manual_seed(0)).to(split.labels.device)
+    wanted = split.inr(points)
+    return torch.stack([(reader.crop(split.inr, points) - wanted).square().sum(dim=(1, 2)), (wanted - wanted.mean(dim=0)).square().sum(dim=(1, 2))], dim=1).float()
 
 
 @patch

@@ -58,7 +58,7 @@ from inrformer.images import load_images
 from inrformer.inr import grid_side, pixel_grid, psnr
 from inrformer.objectives.classify import accuracy, draw_crops
 from inrformer.readers.flat import fit_flat
-from inrformer.records import record_of
+from inrformer.records import record_of, records, rivals
 from inrformer.runs import parts_of, run
 from inrformer.symmetry import invariance_error, permute, random_permutation
 
@@ -148,6 +148,17 @@ confusion = pd.DataFrame(counts[shown][:, shown].numpy(), index=[classes[k] for 
 fig, ax = plt.subplots(figsize=(5.5, 4.5) if len(shown) <= 30 else (8, 7))
 sns.heatmap(confusion, annot=len(shown) <= 30, fmt="d", cmap="cividis", ax=ax, cbar=len(shown) > 30)
 ax.set(xlabel=f"{cfg.reader} says", ylabel="label");
+
+# %% [markdown]
+# ## Beside it
+#
+# No accuracy means much alone. These are the runs of the same seed on the very same INRs, cut in the same way, that are on record: other readers, and this one with another `depth` or `head`. *reads* says what the answers come from; a reader of the input INR looks at its picture.
+
+# %%
+#| label: tbl-rivals
+#| tbl-cap: "This run and its rivals on record, the most accurate first."
+beside = rivals(record, records())
+beside.assign(run=["this run" if k == 0 else "" for k in (beside["row"] != cfg.reader).astype(int)]).round(4)
 
 # %% [markdown]
 # ## Crops

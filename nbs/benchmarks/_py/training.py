@@ -63,10 +63,14 @@ if mistyped := {name: given[name] for name, value in known.items() if value is n
 # %%
 import copy
 import gc
+import io
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -84,7 +88,7 @@ from torch.utils.flop_counter import flop_registry
 from inrformer.data import hidden_widths
 from inrformer.inr import INRSpec, init_inr
 from inrformer.layers import EdgeStep, SlidingLayerAttention, windows
-from inrformer.objectives.classify import Classify
+from inrformer.objectives.classify import Classify, draw_crops
 from inrformer.readers.inrformer import MODELS, INRFormer, INRFormerConfig
 from inrformer.records import write_record
 from inrformer.runs import environment, project_root
@@ -116,7 +120,7 @@ def step_of(model: INRFormer, b: int) -> Callable[[], tuple[Tensor, ...]]:
     def step() -> tuple[Tensor, ...]:
         with workers.autocast():
             loss = sum(objective.loss(model, split, crops).values()) / b
-        return torch.autograd.grad(loss, parameters)
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
 
     return step
 
@@ -297,6 +301,53 @@ for bars, step in zip(axes[0].containers, references.index.levels[1][references.
                      (of_step["median ms"] - of_step["first quartile"], of_step["third quartile"] - of_step["median ms"]), fmt="none", color="black", lw=1)
 sns.move_legend(axes[2], "upper left", bbox_to_anchor=(1, 1))
 fig.tight_layout()
+
+# %% [markdown]
+# ## Beside the first version
+#
+# The library's first version, from the history of this repository, does the same step in turn with the present one: `tiny`, the head that changes the input INR (the only one that it shipped with), and the present heads. Where the history is not at hand (a downloaded archive has none) this is left out.
+
+# %%
+FIRST = "6b0e484"  # the last commit of the first version
+
+
+def first_version(folder: Path) -> bool:
+    "Unpack the first version's package into a folder, under a name of its own; False where the history is not at hand."
+    archive = subprocess.run(["git", "archive", FIRST, "inrformer"], cwd=project_root(), capture_output=True)
+    if archive.returncode == 0:
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as packed:
+            packed.extractall(folder, filter="data")
+        (folder / "inrformer").rename(folder / "inrformer_v1")
+        sys.path.insert(0, str(folder))
+    return archive.returncode == 0
+
+
+def first_step(b: int) -> Callable[[], tuple[Tensor, ...]]:
+    "The first version's step on b fresh INRs."
+    from inrformer_v1.inr import INRSpec, init_siren
+    from inrformer_v1.model import MODELS, INRFormer
+
+    generator = torch.Generator().manual_seed(0)
+    spec = INRSpec(widths=(2, *hidden_widths(hidden), 3))
+    inr, labels = init_siren(spec, b, generator=generator).to(workers.device), (torch.arange(b) % 10).to(workers.device)
+    model = INRFormer(spec, classes=10, **MODELS["tiny"]).to(workers.device).train()
+    points, parameters = draw_crops(b, model.build.whole.cpu(), generator=generator).to(workers.device), list(model.parameters())
+
+    def step() -> tuple[Tensor, ...]:
+        with workers.autocast():
+            out = model(inr, points)
+            loss = F.cross_entropy(out.logits.float(), labels) + (out.crop(model.build.whole) - inr(points)).square().mean()
+        return torch.autograd.grad(loss, parameters)
+
+    return step
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    rivals = {"first version": first_step(batch)} if first_version(Path(folder)) else {}
+rivals |= {f"head {head}": step_of(model_of(head=head), batch) for head in ("start", "translate", "pool", "both")} | {"depth 0": step_of(model_of(depth=0), batch)}
+beside = ratios(compare(rivals), next(iter(rivals)))
+beside.round(2)
 
 # %% [markdown]
 # ## Thin edges or an even split
@@ -516,6 +567,6 @@ def rows(frame: pd.DataFrame) -> list[dict]:
 record = dict(
     run_id="-".join(map(str, (settings["device"], settings["precision"], hidden, batch))), config=settings, env=environment(workers),
     references=rows(references), splits=rows(splits), resident=resident.to_dict(), roof=rows(roof.assign(peak=peak / 1e9, bandwidth=bandwidth / 1e9)),
-    growth=rows(growth), exponents=rows(exponents), compiled=None if compiling is None else rows(compiling),
+    beside_first_version=rows(beside), growth=rows(growth), exponents=rows(exponents), compiled=None if compiling is None else rows(compiling),
 )
 write_record(record, "training", project_root() / "figures" / "benchmarks").name

@@ -3,6 +3,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
 # from here on the shapes and types in inrformer's signatures are checked at every call
@@ -13,6 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # kinds, readers and objectives of our own register themselves when they are imported, and the battery runs on them too
 for path in sorted((ROOT / "tests" / "toys").glob("*.py")):
     import_module(f"toys.{path.stem}")
+
+
+def alone_at_runs() -> FileLock:
+    "Held by a test that makes, or opens, the run of `make train` in the project's own `runs`: two at a time would find it busy."
+    (ROOT / "runs").mkdir(exist_ok=True)
+    return FileLock(ROOT / "runs" / ".tests.lock")
 
 
 @pytest.fixture(scope="session")

@@ -155,8 +155,6 @@ ax.set(xlabel=f"{cfg.reader} says", ylabel="label");
 # No accuracy means much alone. These are the runs of the same seed on the very same INRs, cut in the same way, that are on record: other readers, and this one with another `depth` or `head`. *reads* says what the answers come from; a reader of the input INR looks at its picture.
 
 # %%
-#| label: rivals
-#| tbl-cap: "This run and its rivals on record, the most accurate first."
 beside = rivals(record, records())
 beside.assign(run=["this run" if k == 0 else "" for k in (beside["row"] != cfg.reader).astype(int)]).round(4)
 

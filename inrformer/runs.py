@@ -345,12 +345,12 @@ def _finish(this: Run, reader: Reader, dataset: INRDataset, state: dict[str, Any
     save_reader(reader.cpu(), this.folder / "model.safetensors")
     write_json(this.folder / "answers.json", answers)
     numbers = summarize(this.config, dataset, reader, state) | scores | disguise(this, reader, dataset) | dict(images_digest=digest)
-    _tell_crop(numbers)
     write_json(this.folder / "summary.json", numbers)
+    _tell_crop(numbers)
 
 # %% ../nbs/14_runs.ipynb #3b05918f
 def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]:
-    """How much of the target values of a reader that has them was rendered: `rendered_input`, and where the same run without blocks ended beside this one, `rendered_depth0`.
+    """How much of the target values of a reader that has them was rendered: `rendered_input`, and where the same run without blocks ended beside this one, of the present source, `rendered_depth0`.
 
     The linear maps are fitted on 1,000 training INRs at most and scored on as many that validate, or, without these, on other training INRs.
     """
@@ -362,7 +362,8 @@ def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]
     held = training.inr[n : 2 * n] if validation is None else validation.inr[:n]
     bare = replace(this.config, architecture=replace(this.config.architecture, depth=0))
     beside = Run(this.folder.parent / run_id(bare), bare)
-    return rendered(reader, training.inr[:n], held, beside.model if beside.summary else None)
+    comparable = beside.summary and beside.record_parts["source"] == source_digest(bare, dataset.spec.kind)
+    return rendered(reader, training.inr[:n], held, beside.model if comparable else None)
 
 
 def _tell_crop(numbers: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ import torch
 from fastcore.basics import patch
 from filelock import Timeout
 from huggingface_hub import DatasetCardData
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .checks import Checked
@@ -216,7 +216,7 @@ def write(self: Build, shard: _Shard, tensors: dict[str, Tensor], seconds: float
     "Write a shard, note it in build.json, and only then give it its name."
     about = json.dumps(dict(spec=self.record["spec"], config=self.record["config"]))
     with replaced(self.folder / shard.file) as temporary:
-        save_file(tensors, temporary, metadata=dict(build=about))
+        temporary.write_bytes(save(tensors, dict(build=about)))
         self.sums[shard.file] = sha256(temporary)
         self.note(**{shard.file: dict(sha256=self.sums[shard.file], fit_seconds=seconds)})
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from .files import read_json, write_json
+from .files import read_json, save_tensors, write_json
 from .inr import load_inr, save_inr
 from .reader import Reader, load_reader, save_reader
 from .readers.flat import fit_flat
@@ -44,7 +44,7 @@ def pack_demo(this: Run, folder: str | Path = DEMO) -> None:
     save_reader(fit_flat(training, this.model.classes), folder / "flat.safetensors")
     save_reader(this.model, folder / "model.safetensors")
     save_inr(test.inr, folder / "inrs.safetensors")
-    save_file(dict(labels=test.labels, ids=test.ids, psnr=test.psnr, init_seeds=test.init_seeds, sizes=torch.tensor(test.sizes)), folder / "labels.safetensors")
+    save_tensors(folder / "labels.safetensors", dict(labels=test.labels, ids=test.ids, psnr=test.psnr, init_seeds=test.init_seeds, sizes=torch.tensor(test.sizes)))
     write_json(folder / "rivals.json", rivals(record_of(this), records()).to_dict("records"))
     write_json(folder / "record.json", record_of(this))
 

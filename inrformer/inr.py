@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import operator
+import os
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -25,7 +26,7 @@ import torch
 from fastcore.basics import patch, patch_to
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 # %% ../nbs/00_inr.ipynb #e38fc675
@@ -460,9 +461,15 @@ def psnr(
 
 # %% ../nbs/00_inr.ipynb #16463caf
 def save_inr(inr: INR, path: str | Path) -> None:
-    "Write a batch to one safetensors file; the spec goes into its metadata."
+    "Write a batch to one safetensors file, whole or not at all; the spec goes into its metadata."
     tensors = {name: t.detach().cpu().contiguous() for name, t in inr.named.items()}
-    save_file(tensors, path, metadata=dict(spec=inr.spec.to_json()))
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(save(tensors, dict(spec=inr.spec.to_json())))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 # %% ../nbs/00_inr.ipynb #4009949e
 def load_inr(path: str | Path) -> INR:

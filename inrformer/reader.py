@@ -16,10 +16,10 @@ import torch
 from fastcore.basics import patch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .checks import Checked
+from .files import save_tensors
 from .inr import INR, INRSpec, Registry, Statistics, canonicalize, hash_number, init_inr
 from .symmetry import permute_untied
 
@@ -193,7 +193,7 @@ def save_reader(reader: Reader, path: str | Path) -> None:
     "Write a reader to one safetensors file: weights and statistics, and in its metadata name, spec, config and classes. `load_reader` needs nothing else."
     about = dict(reader=READERS.name_of(type(reader)), spec=reader.spec.to_json(), config=json.dumps(asdict(reader.config)), classes=json.dumps(reader.classes))
     tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in reader.state_dict().items()}
-    save_file(tensors, path, metadata=about)
+    save_tensors(Path(path), tensors, about)
 
 # %% ../nbs/10_reader.ipynb #c831e972
 def _reader_from(about: dict[str, str], tensors: dict[str, Tensor]) -> Reader:

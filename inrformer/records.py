@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RIVALS', 'DRAWS', 'LEVEL', 'records_folder', 'record_of', 'write_record', 'records', 'is_stale', 'find_record',
-           'stale', 'rivals', 'table', 'row_name', 'runs_of', 'counted', 'results', 'Paired', 'right', 'paired',
-           'unseen', 'residuals', 'image_draws', 'seed_draws', 'p_value', 'holm', 'judged', 'effects']
+           'stale', 'thread_seconds', 'rivals', 'table', 'row_name', 'runs_of', 'counted', 'results', 'Paired', 'right',
+           'paired', 'unseen', 'residuals', 'image_draws', 'seed_draws', 'p_value', 'holm', 'judged', 'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
 from collections.abc import Iterable
@@ -78,6 +78,11 @@ def stale(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[
 RIVALS = ["row", "reads", "val_accuracy", "test_accuracy", "parameters", "thread_seconds"]
 
 
+def thread_seconds(record: dict[str, Any]) -> float:
+    "What training cost: seconds times threads, over all processes."
+    return record["summary"]["train_seconds"] * record["env"]["threads"] * record["env"]["processes"]
+
+
 def rivals(
     record: dict[str, Any],  # of a finished run
     found: Iterable[dict[str, Any]],  # where to look
@@ -85,7 +90,7 @@ def rivals(
     "A line for the run and for each of its rivals on record, the most accurate first: what reads, what it reads, accuracies, parameters, and seconds of training times threads."
     same = [record, *(r for r in found if r["run_id"] != record["run_id"] and r["summary"] and _alike(record, r))]
     best = {_rival(record, r): r for r in sorted(same, key=lambda r: r is not record and is_stale(r), reverse=True)}
-    lines = [dict(row=name, reads=r["reads"], thread_seconds=r["summary"]["train_seconds"] * r["env"]["threads"] * r["env"]["processes"])
+    lines = [dict(row=name, reads=r["reads"], thread_seconds=thread_seconds(r))
              | {name: r["summary"].get(name) for name in ("val_accuracy", "test_accuracy", "parameters")} for name, r in best.items()]
     return pd.DataFrame(lines, columns=RIVALS).sort_values("test_accuracy", ascending=False, ignore_index=True)
 

@@ -52,7 +52,7 @@ def test_a_killed_run_gives_the_same_bits(cache):
     for epoch in (2, 6):
         process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while not list(folder.glob(f"checkpoint-{epoch:05d}")) + list(folder.glob(f"checkpoint-{epoch + 1:05d}")) and time.monotonic() < deadline:
+        while not list(folder.glob(f"checkpoint-{epoch:05d}-*")) + list(folder.glob(f"checkpoint-{epoch + 1:05d}-*")) and time.monotonic() < deadline:
             assert process.poll() is None, "the run ended before it could be killed"
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
@@ -253,7 +253,7 @@ def test_a_damaged_checkpoint_is_named(cache):
     stopped = run(SMALL, out=cache, stop=lambda: True)
     damaged = next(stopped.folder.glob("checkpoint-*")) / "optimizer.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(ValueError, match="checkpoint-00001 is damaged"):
+    with pytest.raises(ValueError, match="checkpoint-00001-00000 is damaged"):
         run(SMALL, out=cache)
 
 
@@ -267,10 +267,10 @@ def test_a_run_stays_with_its_images_finished_or_not(cache):
     write(0)
     stopped = run(cfg, out=str(cache), stop=lambda: True)
     write(100)
-    with pytest.raises(ValueError, match=r"checkpoint-00001 belongs to another run \(.*images_digest: '\w+' there, '\w+' here"):
+    with pytest.raises(ValueError, match=r"checkpoint-00001-00000 belongs to another run \(.*images_digest: '\w+' there, '\w+' here"):
         run(cfg, out=cache)
     write(0)
-    assert run(cfg, out=cache).summary["images_digest"] in (stopped.folder / "checkpoint-00002" / "state.json").read_text()
+    assert run(cfg, out=cache).summary["images_digest"] in (stopped.folder / "checkpoint-00002-00000" / "state.json").read_text()
     write(100)
     with pytest.raises(ValueError, match="is a run on other images named 'mine'"):
         run(cfg, out=cache)

@@ -212,7 +212,7 @@ def test_a_budget_stops_after_a_checkpoint_and_the_command_goes_on(cache, capsys
         main([*words[:4], "--budget", str(4 / 60), *words[4:]])
         assert capsys.readouterr().out == "table2: 0 of 2 runs are done\n"
         (checkpoint,) = (cache / "DIR").glob("table2/*/checkpoint-*")
-        assert checkpoint.name == f"checkpoint-{epochs:05d}" and not (checkpoint.parent / "summary.json").exists()
+        assert checkpoint.name == f"checkpoint-{epochs:05d}-00000" and not (checkpoint.parent / "summary.json").exists()
     monkeypatch.undo()
     monkeypatch.setenv("INRFORMER_CACHE", str(cache / "cache"))
     main(words)

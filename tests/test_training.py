@@ -136,7 +136,7 @@ def test_a_gradient_that_is_not_finite_stops_at_its_step_and_changes_nothing(tmp
     with pytest.raises(FloatingPointError, match=r"step 2 of epoch 2 at a learning rate of .* is no longer finite .*use a smaller learning rate"):
         train(reader, objective, split_of(), Train(epochs=3, batch_size=8), folder=tmp_path, workers=workers)
     assert all(p.isfinite().all() for p in reader.parameters())
-    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00001"]
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00001-00000"]
 
 
 def test_history_holds_validation_and_resuming_asks_for_the_same_run(tmp_path, workers):
@@ -144,11 +144,63 @@ def test_history_holds_validation_and_resuming_asks_for_the_same_run(tmp_path, w
     answers = iter([True])
     state = train(reader_of(objective), objective, split_of(), cfg, folder=tmp_path, workers=workers, validate=split_of(8), about=dict(source="abc"), stop=lambda: next(answers))
     assert [set(entry) for entry in state["history"]] == [{"epoch", "cross_entropy", "crop_error", "lr", "val_accuracy", "val_cross_entropy", "val_crop_r2"}]
-    with pytest.raises(ValueError, match=r"checkpoint-00001 belongs to another run \(source: 'abc' there, 'def' here\)"):
+    with pytest.raises(ValueError, match=r"checkpoint-00001-00000 belongs to another run \(source: 'abc' there, 'def' here\)"):
         train(reader_of(objective), objective, split_of(), cfg, folder=tmp_path, workers=workers, about=dict(source="def"))
     state = train(reader_of(objective), objective, split_of(), cfg, folder=tmp_path, workers=workers, about=dict(source="abc"))
     assert state["epoch"] == 2 and state["history"][1]["val_accuracy"] is None
     assert [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+
+
+class Cut(Classify):
+    "Is interrupted in a step of the run."
+
+    at = None
+
+    def loss(self, reader, split, drawn):
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+        return super().loss(reader, split, drawn)
+
+
+@pytest.mark.parametrize("at", [2, 6, 9, 18])
+def test_a_run_cut_inside_an_epoch_loses_a_tenth_of_it_and_gives_the_same_bits(tmp_path, monkeypatch, at):
+    monkeypatch.setattr("inrformer.training.PAUSE", 0.0)
+    cfg, threads = Train(epochs=2, batch_size=2, weight_noise=0.1, augment="shift"), Workers("cpu")
+    whole, cut = reader_of(), reader_of()
+    objective = Cut(classes=CLASSES)
+    objective.at = at * threads.threads
+    state = train(whole, Classify(classes=CLASSES), split_of(), cfg, folder=tmp_path / "whole", workers=threads)
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, objective, split_of(), cfg, folder=tmp_path / "cut", workers=threads)
+    kept = [p.name for p in (tmp_path / "cut").glob("checkpoint-*")]
+    assert kept == [f"checkpoint-{(at - 1) // 12:05d}-{(at - 1) % 12:05d}"], "twelve steps are an epoch here, and one of them its tenth"
+    cut = reader_of()
+    resumed = train(cut, Classify(classes=CLASSES), split_of(), cfg, folder=tmp_path / "cut", workers=threads)
+    assert all(map(torch.equal, whole.parameters(), cut.parameters()))
+    assert resumed["history"] == state["history"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_checkpoint_with_one_other_byte_is_refused(tmp_path, workers, name):
+    cfg = Train(epochs=2, batch_size=8)
+    train(reader_of(), Classify(classes=CLASSES), split_of(), cfg, folder=tmp_path, workers=workers, stop=lambda: True)
+    path = tmp_path / "checkpoint-00001-00000" / name
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="checkpoint-00001-00000 is damaged .*remove it, and the run starts again"):
+        train(reader_of(), Classify(classes=CLASSES), split_of(), cfg, folder=tmp_path, workers=workers)
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so_and_keeps_both_numbers(tmp_path, workers):
+    cfg, objective = Train(epochs=2, batch_size=8), Classify(classes=CLASSES)
+    train(reader_of(), objective, split_of(), cfg, folder=tmp_path, workers=workers, stop=lambda: True)
+    other = copy.copy(workers)
+    other.threads += 1
+    with pytest.warns(UserWarning, match=f"goes on with {other.threads} threads after {workers.threads}"):
+        state = train(reader_of(), objective, split_of(), cfg, folder=tmp_path, workers=other)
+    assert state["threads"] == [workers.threads, other.threads]
 
 
 @pytest.mark.parametrize("head", ["start", "translate", "both"])

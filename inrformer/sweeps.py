@@ -40,12 +40,12 @@ TABLE3: list[Row] = [
 ]
 HEADS: list[Row] = [dict(depth=0), dict(head="start"), dict(head="pool"), dict(head="both")]
 CONTROLS: list[Row] = [dict(reader="deepsets"), dict(reader="probe"), dict(reader="pixels"), dict(reader="pixels", mlp=256), dict(reader="flat")]
-DISSECTED: list[Row] = [dict(blocks="elementwise"), *(dict(attention=name) for name in ("uniform", "none", "own", "all")), dict(edge_step=False)]
+DISSECTED: list[Row] = [dict(blocks="elementwise"), *(dict(attention=name) for name in ("uniform", "none", "own", "all")), dict(edge_step=False), dict(carry=False)]
 DEPTHS: list[Row] = [dict(), *(dict(depth=d) for d in (0, 1, 4, 6))]
 PAPER: Row = dict(model="paper")
 DIGITS: Row = PROTOCOLS["digits"].chosen | PROTOCOLS["digits"].readers["inrformer"]
 CHOICES: list[Row] = [
-    dict(), dict(fold="max"), dict(edge_identity=False), dict(shared_fold=True), dict(head="start"), dict(head="pool"), dict(head="both"), dict(raw_scalar=False), dict(max_frequency=10.0),
+    dict(), dict(fold="max"), dict(edge_identity=False), dict(shared_fold=True), dict(carry=False), dict(head="start"), dict(head="pool"), dict(head="both"), dict(raw_scalar=False), dict(max_frequency=10.0),
     *(dict(features=k) for k in (4, 16, 256)), *(dict(outputs=c) for c in (4, 64)), dict(weight_noise=0.0), dict(augment="shift"), dict(canonical=True),
     dict(init="pool"), dict(init="independent"), dict(init="independent", copies=3, epochs=DIGITS["epochs"] // 3),
     dict(omega=4.0), dict(omega=16.0), dict(fit_steps=DIGITS["fit_steps"] // 2), dict(fit_steps=DIGITS["fit_steps"] * 2),

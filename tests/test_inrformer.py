@@ -18,7 +18,7 @@ from inrformer.readers.inrformer import HEADS, INR2INR, MODELS, INRFormer, INRFo
 from inrformer.reader import seed_parameters
 from inrformer.symmetry import equivariance_error, invariance_error, permute_ends, permute_untied, random_derangement, relative_error
 
-COUNTS = dict(demo=150_574, tiny=707_054, base=1_886_422, paper=144_078)
+COUNTS = dict(demo=167_470, tiny=806_894, base=2_160_214, paper=144_078)
 CLASSES = tuple(map(str, range(10)))
 
 
@@ -95,7 +95,7 @@ def test_values_of_target_inrs_are_those_of_sines(seed):
 SMALL = dict(dim=16, edge_dim=8, heads=2, hint=16, query=16, features=4, outputs=2)
 COLOUR = INRSpec(widths=(2, 6, 5, 3), omega=20.0)
 PARTS = [dict(head=head) for head in HEADS] + [dict(depth=0, head=head) for head in HEADS] + [dict(attention=name) for name in ATTENTIONS] + [
-    dict(blocks="elementwise"), dict(edge_step=False), dict(head="both", attention="none", edge_step=False)]
+    dict(blocks="elementwise"), dict(edge_step=False), dict(carry=False), dict(head="both", attention="none", edge_step=False, carry=False)]
 
 
 def reader(spec=COLOUR, **choices):

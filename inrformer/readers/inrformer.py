@@ -115,7 +115,7 @@ MODELS: dict[str, dict[str, Any]] = dict(
     demo=dict(dim=64, edge_dim=32, depth=2, heads=4),
     tiny=dict(dim=128, edge_dim=32, depth=3, heads=4),
     base=dict(dim=184, edge_dim=48, depth=4, heads=4),
-    paper=dict(dim=64, edge_dim=32, depth=2, heads=4, edge_identity=False, shared_fold=True, fold="max", raw_scalar=False, max_frequency=10.0),
+    paper=dict(dim=64, edge_dim=32, depth=2, heads=4, edge_identity=False, shared_fold=True, fold="max", carry=False, raw_scalar=False, max_frequency=10.0),
 )
 HEADS: dict[str, str] = dict(translate="target INR", start="input INR", pool="vectors", both="target INR")  # and what the logits come from
 
@@ -129,6 +129,7 @@ class INRFormerConfig(GraphChoices):
     blocks: str = "graph"  # or "elementwise": as many parameters, and no look at any neighbour
     attention: str = "sliding"  # name in ATTENTIONS: whom a neuron listens to
     edge_step: bool = True  # without it edges stay as they were built
+    carry: bool = True  # vectors travel along the INR's weights too (not in the paper)
     heads: int = 4  # attention heads
     query: int = 64  # grid points at which target INRs are evaluated
     features: int = 16  # functions that target INRs hold, k
@@ -146,6 +147,8 @@ def check(self: INRFormerConfig) -> None:
     self.positive("max_frequency")
     if self.dim % self.heads:
         raise ValueError(f"dim {self.dim} does not split into {self.heads} heads")
+    if self.blocks == "elementwise" and not (self.attention == "sliding" and self.edge_step and self.carry):
+        raise ValueError("elementwise blocks look at no neighbour: leave attention, edge_step and carry as they are")
     if self.features % self.outputs:
         raise ValueError(f"features {self.features} must be a multiple of outputs {self.outputs}, the functions that one target INR holds")
     if self.weight_embedding == "sinusoidal" and self.edge_dim % 2:
@@ -179,7 +182,7 @@ def _build(self: INRFormer) -> None:
     c, sizes = self.config, dict(dim=self.config.dim, edge_dim=self.config.edge_dim)
     of_graph = {f.name for f in fields(GraphChoices)} - {f.name for f in fields(ReaderConfig)}
     self.build = GraphBuilder(self.spec, **{name: getattr(c, name) for name in of_graph}, statistics=self.statistics)
-    of_block = dict(fold=c.fold, shared_fold=c.shared_fold, attention=c.attention, edge_step=c.edge_step)
+    of_block = dict(fold=c.fold, shared_fold=c.shared_fold, attention=c.attention, edge_step=c.edge_step, carry=c.carry)
     kind = partial(Block, **of_block) if c.blocks == "graph" else Elementwise
     self.blocks = nn.ModuleList(kind(**sizes, heads=c.heads) for _ in range(c.depth))
     self.norm_nodes, self.norm_edges = nn.LayerNorm(c.dim), nn.LayerNorm(c.edge_dim)
@@ -204,8 +207,9 @@ def _build_heads(self: INRFormer, sizes: dict[str, int]) -> None:
 def graphs(self: INRFormer, inr: INR, points: Float[Tensor, "b q n"] | None = None) -> list[Graph]:
     "The graph of each INR as it is built, after every block, and normalised."
     graphs = [self.build(inr, points)]
+    weights = tuple(t for t, p in zip(self.standard(inr), inr.spec.layout) if p.inn is not None)
     for block in self.blocks:
-        graphs.append(block(graphs[-1]))
+        graphs.append(block(graphs[-1], weights))
     nodes, edges = map(self.norm_nodes, graphs[-1].nodes), map(self.norm_edges, graphs[-1].edges)
     return [*graphs, Graph(tuple(nodes), tuple(edges), inr.spec)]
 

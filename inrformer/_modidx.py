@@ -697,6 +697,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'inrformer.splits.hold_out': ('splits.html#hold_out', 'inrformer/splits.py')},
             'inrformer.sweeps': { 'inrformer.sweeps._attempt': ('sweeps.html#_attempt', 'inrformer/sweeps.py'),
                                   'inrformer.sweeps._attempts': ('sweeps.html#_attempts', 'inrformer/sweeps.py'),
+                                  'inrformer.sweeps.depths': ('sweeps.html#depths', 'inrformer/sweeps.py'),
                                   'inrformer.sweeps.experiment': ('sweeps.html#experiment', 'inrformer/sweeps.py'),
                                   'inrformer.sweeps.known': ('sweeps.html#known', 'inrformer/sweeps.py'),
                                   'inrformer.sweeps.sweep': ('sweeps.html#sweep', 'inrformer/sweeps.py'),

@@ -41,7 +41,7 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "digits": Protocol(
         images="digits", fixed=dict(kind="siren", n_train=1437, n_test=360, val_parts=5, hidden="12-12", omega=8.0, fit_seed=0), inits=("shared",), psnr=28.0,
-        chosen=dict(fit_steps=90, fit_lr=5e-3, epochs=36, lr=2e-3, weight_noise=0.1),
+        chosen=dict(fit_steps=90, fit_lr=5e-3, epochs=36, lr=2e-3, weight_noise=0.2),
         readers=dict(inrformer=dict(fold="mean", features=64, query=16, max_frequency=3.0)),
     ),
     "mnist-small": Protocol(

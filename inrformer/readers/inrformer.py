@@ -115,7 +115,7 @@ MODELS: dict[str, dict[str, Any]] = dict(
     demo=dict(dim=64, edge_dim=32, depth=2, heads=4),
     tiny=dict(dim=128, edge_dim=32, depth=3, heads=4),
     base=dict(dim=184, edge_dim=48, depth=4, heads=4),
-    paper=dict(dim=64, edge_dim=32, depth=2, heads=4, edge_identity=False, shared_fold=True, fold="max", carry=False, raw_scalar=False, max_frequency=10.0),
+    paper=dict(dim=64, edge_dim=32, depth=2, heads=4, edge_identity=False, shared_fold=True, fold="max", carry=False, edit_from_input=False, raw_scalar=False, max_frequency=10.0),
 )
 HEADS: dict[str, str] = dict(translate="target INR", start="input INR", pool="vectors", both="target INR")  # and what the logits come from
 
@@ -134,6 +134,7 @@ class INRFormerConfig(GraphChoices):
     query: int = 64  # grid points at which target INRs are evaluated
     features: int = 16  # functions that target INRs hold, k
     outputs: int = 1  # functions that one target INR holds, its hidden layers in common
+    edit_from_input: bool = True  # the edited INR, which shows the crop, is the input INR changed by the read-outs (not in the paper); no logit comes from it
     head: str = "translate"  # name in HEADS: values of target INRs, read from the graph alone ("translate") or changed from the input INR ("start"), pooled node vectors ("pool"), or "both"
 
 # %% ../../nbs/readers/inrformer.ipynb #f64fffa1
@@ -197,7 +198,7 @@ def _build_heads(self: INRFormer, sizes: dict[str, int]) -> None:
     self.targets = c.features // c.outputs
     used = dict(pool=("pooled",), both=("target", "pooled")).get(c.head, ("target",))
     self.translate = INR2INR(spec, targets=self.targets, outputs=c.outputs, **sizes, start=c.head == "start") if "target" in used else None
-    self.rewrite = INR2INR(spec, targets=1, **sizes, start=c.head == "start")
+    self.rewrite = INR2INR(spec, targets=1, **sizes, start=c.edit_from_input or c.head == "start")
     self.register_buffer("query", grid(*[grid_side(c.query, spec.coordinates, "query")] * spec.coordinates), persistent=False)
     self.norms = nn.ModuleDict({name: nn.LayerNorm(widths[name]) for name in used})
     self.width = sum(widths[name] for name in used)

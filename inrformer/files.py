@@ -40,8 +40,9 @@ def remove(path: Path) -> None:
 # %% ../nbs/05_files.ipynb #5e1d0c01
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    "A temporary name for a file or a folder, which becomes `path` at the end: it is whole or absent, also after a loss of power. Nothing stays of what fails."
+    "A temporary name for a file or a folder, which becomes `path` at the end: it is whole or absent, also after a loss of power. Nothing stays of what fails, nor of a killed process of the same number."
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove(temporary)
     try:
         yield temporary
         for written in (*temporary.rglob("*"), temporary):
@@ -104,7 +105,7 @@ def read_json(
     "The JSON of a file. Raises ValueError naming the file when it is damaged."
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): {advice}") from error
 
 # %% ../nbs/05_files.ipynb #e80370af
@@ -113,15 +114,21 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json_text(row) + "\n" for row in rows))
 
 # %% ../nbs/05_files.ipynb #d0d5be80
+def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    "The JSON object of one line."
+    try:
+        if isinstance(row := json.loads(line), dict):
+            return row
+        reason = "it is no JSON object"
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    raise ValueError(f"line {number} of {path} is damaged ({reason}): restore the file, or remove the line")
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     "The JSON lines of a file; none without the file. Raises ValueError naming the file and its first damaged line."
-    rows = []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} of {path} is damaged ({error}): restore the file, or remove the line") from error
-    return rows
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [_line(path, number, line) for number, line in enumerate(lines, 1)]
 
 # %% ../nbs/05_files.ipynb #95f9dde2
 def sha256(path: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -48,12 +49,25 @@ def test_what_fails_leaves_what_was_there(tmp_path):
     assert read_json(path) == 1 and list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(tmp_path):
+    (left := tmp_path / f".a.{os.getpid()}.tmp").mkdir(), (left / "half").write_text("x")
+    with replaced(tmp_path / "a") as temporary:
+        temporary.mkdir(), (temporary / "whole").write_text("x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "whole"]
+
+
 def test_damage_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{"), (tmp_path / "a.jsonl").write_text('{}\n{"a": \n')
     with pytest.raises(ValueError, match=r"a.json is damaged .*: remove it and build again"):
         read_json(tmp_path / "a.json", "remove it and build again")
     with pytest.raises(ValueError, match="line 2 of .*a.jsonl is damaged .*: restore the file, or remove the line"):
         read_lines(tmp_path / "a.jsonl")
+    for damage, line in ((b"\xff\xfe{}\n", 1), (b"{}\nnull\n", 2), (b"[" * 100_000, 1)):
+        (tmp_path / "b.json").write_bytes(damage), (tmp_path / "b.jsonl").write_bytes(damage)
+        with pytest.raises(ValueError, match=f"line {line} of .*b.jsonl is damaged"):
+            read_lines(tmp_path / "b.jsonl")
+        with pytest.raises(ValueError, match="b.json is damaged"):
+            read_json(tmp_path / "b.json")
     assert read_lines(tmp_path / "none.jsonl") == [] and sha256(tmp_path / "none.jsonl") is None
     assert sha256(tmp_path / "a.json") == "021fb596db81e6d02bf3d2586ee3981fe519f275c0ac9ca76bbcf2ebb4097d96"
 

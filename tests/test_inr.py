@@ -97,3 +97,35 @@ def test_a_registry_names_what_it_has():
         KINDS["sine"]
     with pytest.raises(KeyError, match="in no file of inrformer.kinds"):
         KINDS.name_of(object())
+
+
+@pytest.mark.parametrize("text", ['{"widths": [2, null, 1]}', '{"widths": [2, 1e400, 1]}', '{"widths": [2, 8, 1], "omega": "x"}', '{"widths": [2, 8, 1], "options": 5}', "[" * 100_000, "5", "x",
+                                  '{"widths": [100000000, 8, 1], "kind": "relu", "options": {"fourier": 2}}', '{"widths": [10, 8, 1], "kind": "relu", "options": {"fourier": 1000000000}}'])
+def test_a_spec_of_other_values_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        INRSpec.from_json(text)
+
+
+@pytest.mark.parametrize("widths", [[2] * 10**6, [2, 10**7, 10**7, 1]])
+def test_a_spec_of_any_size_is_refused_at_once(widths):
+    with pytest.raises(ValueError, match="at most 1000 in all, not 1000000|more than 1,073,741,824 are refused") as told:
+        INRSpec(widths=tuple(widths))
+    assert len(str(told.value)) < 300
+
+
+def test_whole_numbers_are_no_inrs(tmp_path):
+    inr = init_inr(SPEC, 2)
+    save_file({name: t.int() for name, t in inr.named.items()}, tmp_path / "a.safetensors", metadata=dict(spec=SPEC.to_json()))
+    with pytest.raises(ValueError, match=r"a.safetensors holds \['torch.int32'\]; the tensors of an INR are floating-point numbers"):
+        load_inr(tmp_path / "a.safetensors")
+    save_file({name: t[:, :1].contiguous() for name, t in inr.named.items()}, tmp_path / "b.safetensors", metadata=dict(spec=SPEC.to_json()))
+    with pytest.raises(ValueError, match="b.safetensors: tensors of shapes"):
+        load_inr(tmp_path / "b.safetensors")
+
+
+def test_statistics_of_many_are_those_of_the_whole_and_of_their_form():
+    many = init_inr(SPEC, 9000, generator=stream(0, "many"))
+    found, columns = Statistics.of(many, lambda part: part.map(lambda t: 2 * t)), [2 * t.double() for t in many.tensors]
+    assert torch.allclose(found.mean.double(), torch.stack([t.mean() for t in columns]), atol=1e-9)
+    assert torch.allclose(found.scale.double(), torch.stack([t.std(correction=0) for t in columns]))
+    assert torch.equal(found.peak.double(), torch.stack([t.abs().max() for t in columns]))

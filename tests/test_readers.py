@@ -1,12 +1,16 @@
 "What each of the small readers computes, entry by entry, and their sizes."
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from inrformer.files import save_tensors
 from inrformer.inr import INRSpec, init_inr
 from inrformer.reader import READERS, load_reader, save_reader
 from inrformer.readers.flat import fit_flat
@@ -104,3 +108,26 @@ def test_a_fitted_flat_reader_is_scikit_learns(labels, tmp_path):
 def test_one_class_leaves_nothing_to_tell_apart():
     with pytest.raises(ValueError, match="at least 2 classes"):
         fit_flat(split_of([1] * 5), ("a", "b"))
+
+
+@pytest.mark.parametrize("config, said", [
+    (dict(depth=10**9), "its config says depth 1000000000, and it holds"), (dict(dim=5000, heads=1), "its config asks for .* of shape"), (dict(depth=3), "its config asks for"),
+    (dict(dim="x"), "(?s:.)*dim"), (5, "must be a mapping"),
+])
+def test_a_file_is_no_larger_a_reader_than_it_has_numbers(tmp_path, config, said):
+    path, reader = tmp_path / "a.safetensors", READERS["inrformer"](SPEC, READERS["inrformer"].Config(dim=8, edge_dim=8, heads=1, depth=1)).classify(CLASSES)
+    save_reader(reader, path)
+    with safe_open(path, framework="pt") as file:
+        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    save_tensors(path, tensors, about | dict(config=json.dumps(json.loads(about["config"]) | config if isinstance(config, dict) else config)))
+    with pytest.raises(ValueError, match=f"a.safetensors holds no reader that this version knows: .*{said}"):
+        load_reader(path)
+
+
+def test_a_grid_of_any_size_is_refused(tmp_path):
+    save_reader(READERS["pixels"](SPEC).classify(CLASSES), tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    save_tensors(tmp_path / "a.safetensors", tensors, about | dict(config=json.dumps(dict(query=10**12))))
+    with pytest.raises(ValueError, match="its config says query 1000000000000"):
+        load_reader(tmp_path / "a.safetensors")

@@ -27,8 +27,8 @@ def check(spec: INRSpec) -> None:
     "Raise ValueError for a spec with fields that are SIREN's alone, or whose layer 0 does not hold the features."
     if (spec.first_init, spec.last_init) != ("coordinate", "hidden"):
         raise ValueError(f"first_init and last_init are of SIRENs; a relu network has neither, and not {spec.first_init!r} and {spec.last_init!r}")
-    if dict(spec.options)["fourier"] < 0:
-        raise ValueError(f"fourier must be a number of octaves, at least 0, not {dict(spec.options)['fourier']}")
+    if not 0 <= (octaves := dict(spec.options)["fourier"]) <= 64:
+        raise ValueError(f"fourier must be a number of octaves, at {'least 0' if octaves < 0 else 'most 64'}, not {octaves}")
     spec.coordinates  # raises unless layer 0 has as many neurons as there are features
 
 # %% ../../nbs/kinds/relu.ipynb #b2dcd713

@@ -124,7 +124,7 @@ def _named(schema: pa.Schema) -> tuple[str, ...] | None:
     except (TypeError, KeyError, ValueError, RecursionError):
         return None
 
-
+# %% ../nbs/06_images.ipynb #ebf6b11b
 def _class_names(tables: dict[str, pq.ParquetFile]) -> tuple[str, ...]:
     "The names that all tables give, or \"0\" to the largest label."
     names = {file: _named(table.schema_arrow) for file, table in tables.items()}
@@ -216,7 +216,7 @@ def _check_row(where: str, label: int | None, classes: int, shape: tuple[int, ..
     if n * math.prod(first) > NUMBERS[1]:
         raise ValueError(f"{n} images like {where}, {first} (height, width, channels), are more than {NUMBERS[1]:,} numbers: take fewer, or make them smaller")
 
-
+# %% ../nbs/06_images.ipynb #ec9eba0f
 def _check_count(n: SupportsIndex | None, available: int, split: str, name: str) -> int:
     "How many images are read."
     if not available:
@@ -242,12 +242,12 @@ def _words(part: str) -> list[re.Match[str]]:
     "The words for a split in a name."
     return list(re.finditer(r"(?<![a-zA-Z])(?:train|test|validation|val)(?![a-zA-Z])", part))
 
-
+# %% ../nbs/06_images.ipynb #64b1afbe
 def _split_of(path: Path) -> str | None:
     "Of which split a file is: the last word for one in its name, or in that of the nearest folder that has one."
     return next((_words(part)[-1].group() for part in reversed(path.with_suffix("").parts) if _words(part)), None)
 
-
+# %% ../nbs/06_images.ipynb #17b70f4f
 def _stem(part: str) -> str:
     "A file or folder name without suffix, split, shard number and wildcards: `mnist` for `mnist-train.parquet` or `mnist-{split}.parquet`."
     part, words = part.removesuffix(".parquet"), _words(part)
@@ -256,7 +256,7 @@ def _stem(part: str) -> str:
     part = re.sub(r"\{split\}|(?:^|[-_.])\d+(?:-of-\d+)?$|[*?]", "", part)
     return re.sub(r"([-_. ])[-_. ]+", r"\1", part).strip("-_. ")
 
-
+# %% ../nbs/06_images.ipynb #4290353a
 def _name(path: str | Path) -> str:
     "What to call the data set that `path` belongs to: the first stem from the end of the path."
     return next((stem for stem in map(_stem, reversed(Path(path).absolute().parts)) if stem not in ("", "default")), "images")

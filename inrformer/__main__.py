@@ -81,7 +81,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
 
 
 def sweep_command(options: dict[str, Any]) -> None:
-    "Run the rows of an experiment that have no record, and write one line for every record."
+    "Run the rows of an experiment that have no record, and write one line for every record. Exits with 1 when a run failed, or was left to another process."
     name, rows = experiment(options["name"], options["protocol"])
     rows = [row | parse_fields(options["set"]) for row in rows]
     folder = options["records"] or (options["out"] / "records" if options["out"] else None)
@@ -90,6 +90,9 @@ def sweep_command(options: dict[str, Any]) -> None:
         for r in found:
             say(f"{r['run_id']} {scores(r['summary']) if r['summary'] else r['error']}")
         say(f"{name}: {sum(bool(r['summary']) for r in found)} of {len(rows)} runs are done")
+    failed, missing = sum(not r["summary"] for r in found), len(rows) - len(found)
+    if failed or missing and options["budget"] is None:
+        sys.exit(1)
 
 # %% ../nbs/21_main.ipynb #0c55dd23
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -12,9 +12,10 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from threading import Event
 from typing import Any, SupportsIndex
 
 # %% ../nbs/02_fitting.ipynb #88365e4f
@@ -197,6 +198,7 @@ def descend(
     steps: int,
     lr: float,
     stride: int = 1,  # each step sees every stride-th row and column, all of them in turn
+    halted: Callable[[], bool] = lambda: False,  # asked before every step: leave it at that?
 ) -> tuple[INR, Float[Tensor, "b"]]:
     "Adam on the mean squared error over the pixels, all images at once: the fitted INRs and their PSNR in dB."
     rows, (h, w) = start.flat(), images.shape[1:3]
@@ -204,6 +206,8 @@ def descend(
     gradient = GRADIENTS.get(start.spec.kind, AutogradGradient)(inr, INR.from_flat(grad, start.spec), (h // stride, w // stride))
     move = Adam(rows, lr)
     for step in range(steps):
+        if halted():
+            break
         gradient(*grids[step % len(grids)])
         move(grad)
     return inr, psnr(inr(pixel_grid(h, w).to(rows)).mT, rearrange(images, "b h w c -> b c (h w)"))
@@ -283,29 +287,33 @@ def _explain_memory(chunk: int, device: torch.device) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        raise MemoryError(f"chunks of {chunk} INRs do not fit into the memory of {device}: use a smaller chunk") from error
+        advice = "use a smaller chunk" if chunk > 1 else "use smaller images, narrower hidden layers, or a stride"
+        raise MemoryError(f"chunks of {chunk} INRs do not fit into the memory of {device}: {advice}") from error
 
 # %% ../nbs/02_fitting.ipynb #ef1fecb0
-def _each(job: Callable[[int], tuple[INR, Tensor]], firsts: Iterable[int], device: torch.device) -> Iterator[tuple[INR, Tensor]]:
-    "`job` of each of `firsts`, in order; on a CPU every thread has a job of its own."
-    threads = torch.get_num_threads()
+def _each(job: Callable[[int, Callable[[], bool]], tuple[INR, Tensor]], firsts: Iterable[int], device: torch.device) -> Iterator[tuple[INR, Tensor]]:
+    "`job` of each of `firsts`, in order; on a CPU every thread has a job of its own. What ends early halts them all."
+    threads, halted = torch.get_num_threads(), Event()
     workers = threads if device.type == "cpu" else 1
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            yield from pool.map(job, firsts)
+            try:
+                yield from pool.map(lambda first: job(first, halted.is_set), firsts)
+            finally:
+                halted.set()
     finally:
         torch.set_num_threads(threads)
 
 # %% ../nbs/02_fitting.ipynb #3b2c8635
 def _chunks(images: Tensor, spec: INRSpec, seeds: list[int], chunk: int, device: torch.device, **how: Any) -> Iterator[tuple[INR, Tensor]]:
     "The INRs of one chunk of images after another, and their PSNR, on the CPU; the last chunk is filled up by its last image."
-    def one(first: int) -> tuple[INR, Tensor]:
+    def one(first: int, halted: Callable[[], bool]) -> tuple[INR, Tensor]:
         part = torch.arange(first, first + chunk).clamp(max=len(images) - 1)
         start = init_from_seeds(spec, [seeds[i] for i in part]).to(device)
-        inr, quality = descend(start, images[part].to(device) * 2 - 1, **how)
+        inr, quality = descend(start, images[part].to(device) * 2 - 1, halted=halted, **how)
         return inr[: len(images) - first].to("cpu"), quality[: len(images) - first].cpu()
 
-    return _each(one, range(0, len(images), chunk), device)
+    yield from _each(one, range(0, len(images), chunk), device)
 
 # %% ../nbs/02_fitting.ipynb #ec2f5033
 def fit(
@@ -337,9 +345,10 @@ def fit(
     chunk = chunk or pick_chunk(spec, tuple(images.shape[1:3]), device, stride)
     parts = []
     with _explain_memory(chunk, device), Progress(total=len(images), unit="INR", desc="fitting", disable=not progress) as bar:
-        for part in _chunks(images, spec, seeds, chunk, device, steps=steps, lr=lr, stride=stride):
-            parts.append(part)
-            bar.add(part[1])
+        with closing(_chunks(images, spec, seeds, chunk, device, steps=steps, lr=lr, stride=stride)) as done:
+            for part in done:
+                parts.append(part)
+                bar.add(part[1])
     inr, quality = INR.cat([inr for inr, _ in parts]), torch.cat([quality for _, quality in parts])
     if (diverged := ~(quality >= 0)).any():
         raise ValueError(f"{int(diverged.sum())} of {len(quality)} fits diverged at lr={lr} (PSNR below 0 dB or NaN): use a smaller learning rate")

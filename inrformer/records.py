@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['RIVALS', 'DRAWS', 'LEVEL', 'records_folder', 'record_of', 'write_record', 'records', 'is_stale', 'find_record',
-           'stale', 'thread_seconds', 'rivals', 'table', 'row_name', 'runs_of', 'counted', 'results', 'Paired', 'right',
-           'paired', 'unseen', 'residuals', 'image_draws', 'seed_draws', 'p_value', 'holm', 'judged', 'effects']
+           'find_records', 'stale', 'check_images', 'thread_seconds', 'rivals', 'table', 'row_name', 'runs_of',
+           'counted', 'results', 'Paired', 'right', 'paired', 'unseen', 'residuals', 'image_draws', 'seed_draws',
+           'p_value', 'holm', 'judged', 'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .config import RunConfig, config_from, flat, from_json, identity, run_id
-from .files import json_text, lock, read_json, read_lines, write_lines
+from .files import json_text, lock, read_json, read_lines, write_text
 from .reader import READERS
 from .runs import LEARNED, Run, project_root, source_digest
 
@@ -35,19 +38,22 @@ def record_of(this: Run) -> dict[str, Any]:
 def write_record(record: dict[str, Any], experiment: str, folder: str | Path | None = None) -> Path:
     """Put a record into `<experiment>.jsonl`, in place of an older one of the same run, but no failure in place of what ended.
 
-    The file is replaced at once, and several sweeps may share it.
+    The file is replaced at once, and several sweeps may share it; only lines of this run are read.
     """
-    path = Path(folder or records_folder()) / f"{experiment}.jsonl"
+    path = Path(folder or records_folder()).expanduser() / f"{experiment}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path):
-        kept = [r for r in read_lines(path) if r["run_id"] != record["run_id"] or (r.get("summary") and not record.get("summary"))]
-        write_lines(path, [*kept, record])
+        lines, mine = path.read_bytes().splitlines(keepends=True) if path.exists() else [], json_text(record["run_id"]).encode()
+        same = {i: json.loads(line) for i, line in enumerate(lines) if mine in line}
+        old = [i for i, r in same.items() if r["run_id"] == record["run_id"] and not (r.get("summary") and not record.get("summary"))]
+        kept = b"".join(line for i, line in enumerate(lines) if i not in old)
+        write_text(path, kept.decode() + "\n" * (kept[-1:] not in (b"", b"\n")) + json_text(record) + "\n")
     return path
 
-
+# %% ../nbs/15_records.ipynb #0c6e76bb
 def records(experiment: str | None = None, folder: str | Path | None = None) -> list[dict[str, Any]]:
     "The records of an experiment, or of all, in the order in which they were written; none when there is no file."
-    folder = Path(folder or records_folder())
+    folder = Path(folder or records_folder()).expanduser()
     paths = [folder / f"{experiment}.jsonl"] if experiment else sorted(folder.glob("*.jsonl"))
     return [line for path in paths for line in read_lines(path)]
 
@@ -55,24 +61,46 @@ def records(experiment: str | None = None, folder: str | Path | None = None) -> 
 def is_stale(record: dict[str, Any]) -> bool:
     "Whether a record was made by other source than that at hand, or with a config of another version."
     try:
-        return record.get("source") != source_digest(from_json(record["config"]), record["inrs"]["kind"])
-    except (ValueError, KeyError):
+        return record.get("source") != _source(json_text(record["config"]), record["inrs"]["kind"])
+    except (ValueError, TypeError, KeyError):
         return True
 
+# %% ../nbs/15_records.ipynb #9de5318e
+@lru_cache(100_000)
+def _source(config: str, kind: str) -> str:
+    "The digest of the source at hand for a config."
+    return source_digest(from_json(json.loads(config)), kind)
 
+# %% ../nbs/15_records.ipynb #87f33d81
 def find_record(cfg: RunConfig, found: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     "The newest of the records of a config: what ended before failures, the present source before others; None without one."
-    return _best([r for r in found if r["run_id"] == run_id(cfg)])
+    wanted = run_id(cfg)
+    return _best([r for r in found if r["run_id"] == wanted])
 
+# %% ../nbs/15_records.ipynb #7440f8ff
+def find_records(configs: list[RunConfig], found: Iterable[dict[str, Any]]) -> list[dict[str, Any] | None]:
+    "What `find_record` says of each of many configs, in one pass."
+    known: dict[str, list[dict[str, Any]]] = {}
+    for r in found:
+        known.setdefault(r["run_id"], []).append(r)
+    return [_best(known.get(run_id(cfg), [])) for cfg in configs]
 
+# %% ../nbs/15_records.ipynb #01ef030b
 def _best(same: list[dict[str, Any]]) -> dict[str, Any] | None:
     return max(reversed(same), key=lambda r: (bool(r["summary"]), not is_stale(r)), default=None)
 
 # %% ../nbs/15_records.ipynb #41c5af7b
 def stale(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     "The rows that ended, but are on record with other source than that at hand alone."
-    best = [(row, find_record(config_from(row), found)) for row in rows]
-    return [row for row, r in best if r and r["summary"] and is_stale(r)]
+    best = find_records([config_from(row) for row in rows], found)
+    return [row for row, r in zip(rows, best) if r and r["summary"] and is_stale(r)]
+
+
+def check_images(record: dict[str, Any], digest: str) -> None:
+    "Raise ValueError for a record of other images than those at hand, whose digest is given, under the same name."
+    if (known := record["summary"]["images_digest"]) != digest:
+        name = record["config"]["inputs"]["dataset"]
+        raise ValueError(f"the record of run {record['run_id']} is of other images named {name!r} (digest {known}, not {digest}): rename your files")
 
 # %% ../nbs/15_records.ipynb #6d1b2ca7
 RIVALS = ["row", "reads", "val_accuracy", "test_accuracy", "parameters", "thread_seconds"]
@@ -183,8 +211,19 @@ def runs_of(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> pd.DataF
     for r in found:
         known.setdefault(_nameless(r["config"]), []).append(r)
     configs = [identity(config_from(row)) for row in rows]
+    _check_one_set(known, configs)
     lines = [dict(row=row_name(row, rows[0]), seed=c["train"]["seed"], record=_best(known.get(_nameless(c), []))) for row, c in zip(rows, configs)]
     return pd.DataFrame(lines, columns=["row", "seed", "record"])
+
+
+def _check_one_set(known: dict[str, list[dict[str, Any]]], configs: list[dict[str, Any]]) -> None:
+    "Raise ValueError when rows that cut their images alike are on record with different ones."
+    digests: dict[str, set[str]] = {}
+    for config in configs:
+        there = {r["summary"].get("images_digest", "") for r in known.get(_nameless(config), []) if r["summary"]}
+        digests.setdefault(json_text([config["inputs"].get(name) for name in ("n_train", "n_test", "data")]), set()).update(there)
+    if mixed := [some for some in digests.values() if len(some) > 1]:
+        raise ValueError(f"records of different images under one name (digests {sorted(mixed[0])}) cannot stand in one table: hand over those of one")
 
 
 def _nameless(config: dict[str, Any]) -> str:

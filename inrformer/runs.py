@@ -14,11 +14,10 @@ import hashlib
 import importlib.util
 import os
 import platform
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -31,7 +30,7 @@ from filelock import Timeout
 from . import __version__
 from .config import RunConfig, config_from, from_json, identity, protocol_kept, run_id
 from .data import INRDataset, fit_dataset, read_card
-from .files import json_digest, lock, read_json, read_lines, write_json
+from .files import json_digest, lock, read_json, read_lines, remove, sha256, write_json, write_text
 from .images import Images, load_images, source_name
 from .inr import KINDS, INRSpec, Statistics
 from .objective import OBJECTIVES, Objective
@@ -47,7 +46,7 @@ def project_root() -> Path:
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p / "settings.ini").exists() and (p / "nbs").exists()), here)
 
-
+# %% ../nbs/14_runs.ipynb #7fd8c0b9
 def environment(workers: Workers) -> dict[str, Any]:
     "Versions and hardware, without names of machines, people or folders."
     packages = ("torch", "numpy", "safetensors", "einops")
@@ -57,7 +56,7 @@ def environment(workers: Workers) -> dict[str, Any]:
         processes=workers.processes, precision=workers.precision, inrformer=__version__, **{p: version(p) for p in packages},
     )
 
-
+# %% ../nbs/14_runs.ipynb #33257dba
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
@@ -129,8 +128,22 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        "The measured numbers; None while the run is unfinished. Raises ValueError when they are damaged."
-        return self._json("summary.json", "remove it, and the run is measured again")
+        "The measured numbers; None while the run is unfinished. Raises ValueError when they, or what they were written with, are not what was written."
+        numbers, sums = self._sealed()
+        for name, wanted in sums.items():
+            if name != "model.safetensors" and sha256(self.folder / name) != wanted:
+                raise ValueError(f"{self.folder / name} is not what was written with the summary: remove the folder, and the run is made again")
+        return numbers
+
+    def _sealed(self) -> tuple[dict[str, Any] | None, dict[str, str]]:
+        "The numbers, and the checksums of all files of the run: none where a version before these wrote it."
+        numbers = self._json("summary.json", again := "remove it, and the run is measured again")
+        if numbers is None:
+            return None, {}
+        seal = numbers.pop("seal", dict(files={})) if isinstance(numbers, dict) else None
+        if not isinstance(seal, dict) or seal.get("digest", None if seal["files"] == {} else "") not in (None, _seal_of(numbers, seal["files"])):
+            raise ValueError(f"{self.folder / 'summary.json'} is not what was written: {again}")
+        return numbers, seal["files"]
 
     @property
     def record_parts(self) -> dict[str, Any]:
@@ -164,10 +177,17 @@ class Run:
         path = self.folder / "model.safetensors"
         if not path.exists():
             raise FileNotFoundError(f"no trained reader in {self.folder}: remove its summary.json, and the same run trains again")
+        if (wanted := self._sealed()[1].get(path.name)) and sha256(path) != wanted:
+            raise ValueError(f"{path} is not the reader that was trained: remove the folder, and the run is made again")
         return load_reader(path)
 
     def _json(self, name: str, advice: str) -> Any:
         return read_json(self.folder / name, advice) if (self.folder / name).exists() else None
+
+
+def _seal_of(numbers: dict[str, Any], sums: dict[str, str | None]) -> str:
+    "A digest of all that a summary says."
+    return json_digest([numbers, sums], 64)
 
 
 def _say_where(name: str, place: str) -> str:
@@ -190,8 +210,7 @@ def parts_of(cfg: RunConfig, dataset: INRDataset) -> tuple[Split, Split | None]:
     "What trains and what validates; with `final` all of it trains and nothing validates."
     if not cfg.inputs.final:
         return dataset.partition(cfg.inputs.val_parts, cfg.inputs.val_part)
-    training = dataset.split("train")
-    return training.join(dataset.split("val")) if "val" in dataset.splits else training, None
+    return dataset.joined("train", "val"), None
 
 # %% ../nbs/14_runs.ipynb #41cb064d
 def objective_for(cfg: RunConfig, classes: list[str]) -> Objective:
@@ -206,7 +225,7 @@ def reader_for(cfg: RunConfig, objective: Objective, training: Split) -> Reader:
     "The untrained reader, with the head that its objective needs and the statistics of the training INRs as it reads them; parameters drawn from the seed, by name."
     kind = READERS[cfg.reader]
     prepare = kind(training.inr.spec, cfg.architecture).prepare
-    reader = kind(training.inr.spec, cfg.architecture, Statistics.of(prepare(training.inr)))
+    reader = kind(training.inr.spec, cfg.architecture, Statistics.of(training.inr, prepare))
     return seed_parameters(objective.attach(reader), cfg.train.seed)
 
 # %% ../nbs/14_runs.ipynb #8921bd1f
@@ -226,7 +245,7 @@ def run(
     """
     cfg = config_from(cfg) if isinstance(cfg, dict) else cfg
     images = None if cfg.fit is None else images_for(cfg)
-    this = Run(Path(out or project_root() / "runs") / (experiment or cfg.protocol) / run_id(cfg), cfg)
+    this = Run(Path(out or project_root() / "runs").expanduser() / (experiment or cfg.protocol) / run_id(cfg), cfg)
     if this.summary is None or again:
         try:
             _run(this, images, progress, again, stop)
@@ -235,7 +254,8 @@ def run(
     else:
         _check_images(this, images)
         _tell_source(this)
-        os.utime(this.folder)
+        with suppress(OSError):  # somebody else's runs are shown all the same
+            os.utime(this.folder)
     return this
 
 
@@ -244,6 +264,8 @@ def _check_images(this: Run, images: tuple[Images, Images] | None) -> None:
     known = this.summary["images_digest"]
     if images is not None and (found := images_digest(images)) != known:
         raise ValueError(f"{this.folder} is a run on other images named {source_name(this.config.inputs.dataset)!r} (digest {known}, not {found}): rename your files")
+    if images is not None and (this.folder / "model.safetensors").exists() and (named := this.model.classes) not in ((), images[0].classes):
+        raise ValueError(f"{this.folder} is a run whose classes were named {named}, and here they are {images[0].classes}: rename your files, or run(..., again=True) makes it anew")
 
 
 def _tell_source(this: Run) -> None:
@@ -261,8 +283,9 @@ def _run(this: Run, images: tuple[Images, Images] | None, progress: bool, again:
     "Work on a run, alone."
     workers = Workers(this.config.train.device, this.config.train.precision)
     with _alone(this.folder):
-        if again and is_main():
-            shutil.rmtree(this.folder, ignore_errors=True)
+        if is_main():
+            for left in [this.folder] if again else this.folder.glob(".*.tmp"):
+                remove(left)
         if agreed(this.summary is None):
             _work(this, images, workers, progress, stop)
 
@@ -282,11 +305,21 @@ def _alone(folder: Path) -> Iterator[None]:
     except Timeout:
         free = False
     if not agreed(free):
-        raise Busy(f"another process is at the run {folder}: wait for it, or stop it")
+        raise Busy(f"another process{_worker(folder)} is at the run {folder.name}: wait for it, or stop it")
     try:
+        if is_main():
+            write_text(folder.with_name(f".{folder.name}.worker"), f"{os.getpid()} on {platform.node()}")
         yield
     finally:
+        if is_main():
+            remove(folder.with_name(f".{folder.name}.worker"))
         held.release()
+
+
+def _worker(folder: Path) -> str:
+    "Who is at a run, where that is known."
+    told = folder.with_name(f".{folder.name}.worker")
+    return f", {told.read_text()}," if told.is_file() else ""
 
 # %% ../nbs/14_runs.ipynb #d9401666
 def _first_on_main(build: Callable[[], Any]) -> Any:
@@ -345,7 +378,8 @@ def _finish(this: Run, reader: Reader, dataset: INRDataset, state: dict[str, Any
     save_reader(reader.cpu(), this.folder / "model.safetensors")
     write_json(this.folder / "answers.json", answers)
     numbers = summarize(this.config, dataset, reader, state) | scores | disguise(this, reader, dataset) | dict(images_digest=digest)
-    write_json(this.folder / "summary.json", numbers)
+    sums = {path.name: sha256(path) for path in sorted(this.folder.glob("*.*")) if path.is_file() and path.name != "summary.json" and not path.name.startswith(".")}
+    write_json(this.folder / "summary.json", numbers | dict(seal=dict(files=sums, digest=_seal_of(numbers, sums))))
     _tell_crop(numbers)
 
 # %% ../nbs/14_runs.ipynb #3b05918f
@@ -388,7 +422,7 @@ def summarize(cfg: RunConfig, dataset: INRDataset, reader: Reader, state: dict[s
 # %% ../nbs/14_runs.ipynb #1cd606b2
 def last_run(out: str | Path | None = None) -> Run:
     "The finished run that was run, or shown again, last. Raises FileNotFoundError when there is none."
-    found = sorted(Path(out or project_root() / "runs").glob("*/*/summary.json"), key=lambda p: p.parent.stat().st_mtime_ns)
+    found = sorted(Path(out or project_root() / "runs").expanduser().glob("*/*/summary.json"), key=lambda p: p.parent.stat().st_mtime_ns)
     if not found:
         raise FileNotFoundError("no finished run yet: `make train` makes one")
     return open_run(found[-1].parent)
@@ -396,8 +430,8 @@ def last_run(out: str | Path | None = None) -> Run:
 
 def open_run(folder: str | Path) -> Run:
     "The run in a folder. Raises FileNotFoundError when there is none, and ValueError when its config is damaged or another version's."
-    path = Path(folder) / "config.json"
+    path = Path(folder).expanduser() / "config.json"
     try:
-        return Run(Path(folder), from_json(read_json(path)))
-    except ValueError as error:
+        return Run(path.parent, from_json(read_json(path)))
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or another version's: {error}") from error

@@ -4,27 +4,33 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'EXPERIMENTS', 'with_seeds',
-           'depths', 'experiment', 'known', 'sweep']
+           'depths', 'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
 import os
+import re
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from .config import PROTOCOLS, RunConfig, config_from, identity, run_id
-from .records import find_record, record_of, records, records_folder, stale, write_record
-from .runs import Busy, kind_of, run, source_digest
-from .training import agreed, is_main
+from .files import json_text
+from .records import check_images, find_records, record_of, records, records_folder, stale, write_record
+from .runs import Busy, images_digest, kind_of, run, source_digest
+from .training import agreed, is_main, is_shared
 
 # %% ../nbs/16_sweeps.ipynb #120edeca
 Row = dict[str, Any]  # flat fields of one config; what it leaves out follows the protocol
@@ -117,9 +123,11 @@ def sweep(
     if jobs > 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(f"jobs={jobs} under torchrun: its processes share every run; use one or the other")
     configs = [config_from(row) for row in rows]
-    limit, there = float("inf") if budget is None else time.time() + 60 * budget, known(folder)
+    limit, there = float("inf") if budget is None else time.monotonic() + 60 * budget, known(folder)
+    best = find_records(configs, there)
+    _check_known(configs, best)
     old = {run_id(cfg): (cfg, True) for cfg in map(config_from, stale(rows, there))}
-    todo = {run_id(cfg): (cfg, False) for cfg in configs if not (find_record(cfg, there) or dict(summary=None))["summary"]} | (old if again else {})
+    todo = {run_id(cfg): (cfg, False) for cfg, r in zip(configs, best) if not (r and r["summary"])} | (old if again else {})
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
     how = dict(experiment=experiment, out=out, limit=limit, progress=progress and jobs == 1)
@@ -129,27 +137,54 @@ def sweep(
                 write_record(record, experiment, folder)
             bar.update()
     agreed(True)
-    there = known(folder)
-    return [r for r in (find_record(cfg, there) for cfg in configs) if r]
+    return list(filter(None, find_records(configs, known(folder))))
 
 # %% ../nbs/16_sweeps.ipynb #8e0903fe
+def _check_known(configs: list[RunConfig], best: list[dict[str, Any] | None]) -> None:
+    "Raise ValueError when what counts as done was made of other images, and FileNotFoundError when there are none to compare."
+    digests: dict[str, str] = {}
+    for cfg, record in zip(configs, best):
+        if cfg.fit is not None and record and record["summary"]:
+            images = json_text([getattr(cfg.inputs, name) for name in ("dataset", "n_train", "n_test")])
+            if images not in digests:
+                digests[images] = images_digest(cfg.inputs.load())
+            check_images(record, digests[images])
+
+# %% ../nbs/16_sweeps.ipynb #5bc402b0
 def _attempts(todo: list[tuple[RunConfig, bool]], jobs: int, how: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
-    "What `_attempt` says of each config, as soon as it is known."
+    "What `_attempt` says of each config, as soon as it is known. Whatever ends this early ends the jobs as well."
     if jobs == 1:
         yield from (_attempt(cfg, again, **how) for cfg, again in todo)
         return
-    threads = max(1, torch.get_num_threads() // jobs)
-    try:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+    threads, others = max(1, torch.get_num_threads() // jobs), set(multiprocessing.active_children())
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin_job, (threads,)) as pool:
+        try:
             yield from (done.result() for done in as_completed([pool.submit(_attempt, cfg, again, **how) for cfg, again in todo]))
-    except BrokenProcessPool as error:
-        raise RuntimeError(f"one of the {jobs} jobs was killed, most likely for want of memory: try fewer; what is done is on record, and the rest resumes") from error
+        except BrokenProcessPool as error:
+            raise RuntimeError(f"one of the {jobs} jobs was killed, most likely for want of memory: try fewer; what is done is on record, and the rest resumes") from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for job in set(multiprocessing.active_children()) - others:
+                job.terminate()
+            raise
 
+# %% ../nbs/16_sweeps.ipynb #23dc4a70
+def _begin_job(threads: int) -> None:
+    "What a job does first: it takes its threads, leaves interrupts to the sweep, and ends when the sweep does, however that ended."
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_the_sweep, daemon=True).start()
 
+# %% ../nbs/16_sweeps.ipynb #f1771880
+def _end_with_the_sweep() -> None:
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+# %% ../nbs/16_sweeps.ipynb #fbe1aed5
 def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | None, limit: float, progress: bool) -> dict[str, Any] | None:
-    "The record of one run, or of its failure; None when the clock passed `limit` first, or another process is at it."
+    "The record of one run, or of its failure; None when the clock passed `limit` first, or another process is at it. Raises RuntimeError when a process that shared it is gone."
     def over() -> bool:
-        return time.time() > limit
+        return time.monotonic() > limit
 
     if agreed(over()):
         return None
@@ -161,6 +196,13 @@ def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | 
     except Exception as error:
         if progress:
             tqdm.write(traceback.format_exc(), file=sys.stderr)
-        kind = kind_of(cfg)
-        return dict(run_id=run_id(cfg), config=identity(cfg), source=source_digest(cfg, kind), inrs=dict(kind=kind), summary=None, error=f"{type(error).__name__}: {error}")
+        if isinstance(error, dist.DistError) or is_shared() and "gloo" in str(error):
+            raise RuntimeError(f"a process that shared the run {run_id(cfg)} is gone: start all of them again, and it resumes") from error
+        kind, said = kind_of(cfg), without_places(f"{type(error).__name__}: {error}")
+        return dict(run_id=run_id(cfg), config=identity(cfg), source=source_digest(cfg, kind), inrs=dict(kind=kind), summary=None, error=said)
     return record_of(this) if this.summary else None
+
+# %% ../nbs/16_sweeps.ipynb #5d75e087
+def without_places(text: str) -> str:
+    "A text with the names of files, and not where they lie: records are read on other machines."
+    return re.sub(r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\\\](?:[^\s/\\\\:'\",;()\[\]]+[/\\\\])*", "", text)

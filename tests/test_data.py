@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from huggingface_hub import DatasetCard
 from inrformer import __main__ as command_line
 from inrformer import data, files
 from inrformer.data import SHARDS, Fit, INRDataset, build_dataset, count_shards, data_card, fit_dataset, parse_spec, read_card, store_dataset
+from inrformer.files import lock
 from inrformer.fitting import code_path
 from inrformer.images import Data, Images, load_images
 from inrformer.inr import INRSpec, Statistics, pixel_grid
@@ -460,13 +462,116 @@ def counted(monkeypatch, opens: callable) -> tuple[dict[str, int], dict[str, int
     return hashed, read
 
 
-def test_a_finished_set_is_read_once(unkilled, digits, monkeypatch):
+def test_a_finished_set_is_hashed_once_and_remembered(unkilled, digits, monkeypatch, tmp_path):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path))
     once = {name: 1 for name in (*unkilled.card["shards"], "index.parquet")}
-    assert counted(monkeypatch, lambda: INRDataset(unkilled.folder)) == (once, {"card.json": 1})
     assert counted(monkeypatch, lambda: read_card(unkilled.folder)) == ({}, {"card.json": 1})
-    assert counted(monkeypatch, lambda: build_dataset(unkilled.folder, *digits, SPEC, **SETTINGS)) == (once, {"card.json": 1, "build.json": 1})
+    monkeypatch.setattr(data, "FRESH", 1e6)
+    assert counted(monkeypatch, lambda: INRDataset(unkilled.folder)) == (once, {"card.json": 1}) and not (tmp_path / "verified").exists(), "fresh files are not noted"
+    monkeypatch.setattr(data, "FRESH", -1e6)
+    assert counted(monkeypatch, lambda: INRDataset(unkilled.folder))[0] == once
+    for again in (lambda: INRDataset(unkilled.folder), lambda: build_dataset(unkilled.folder, *digits, SPEC, **SETTINGS)):
+        assert counted(monkeypatch, again)[0] == {}
+    assert counted(monkeypatch, INRDataset(unkilled.folder).verify)[0] == once
     opened = INRDataset(unkilled.folder)
+    assert_equal(opened, unkilled)
     assert counted(monkeypatch, lambda: [opened.fit_seconds, opened.fit_seconds, opened.split("test"), opened.digest]) == ({}, {"build.json": 1})
+
+
+def test_what_was_noted_counts_for_the_same_file_alone(small, monkeypatch, tmp_path):
+    folder, _ = small
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "notes")), monkeypatch.setattr(data, "FRESH", -1e6)
+    INRDataset(folder)
+    (notes,) = (tmp_path / "notes" / "verified").iterdir()
+    shard = folder / "train-00001.safetensors"
+    there, content = shard.stat(), bytearray(shard.read_bytes())
+    content[-5] ^= 1
+    shard.write_bytes(content), os.utime(shard, ns=(there.st_atime_ns, there.st_mtime_ns))
+    with pytest.raises(ValueError, match="train-00001.safetensors is damaged"):
+        INRDataset(folder).verify()
+    os.utime(shard, ns=(there.st_atime_ns, there.st_mtime_ns + 1))
+    with pytest.raises(ValueError, match="train-00001.safetensors is damaged"):
+        INRDataset(folder)
+    for damage in ("", "[]", "{\"index.parquet\": 5}"):
+        notes.write_text(damage)
+        with pytest.raises(ValueError, match="train-00001.safetensors is damaged"):
+            INRDataset(folder)
+
+
+def test_a_set_larger_than_what_is_held_is_read_where_it_lies(unkilled, monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "HELD", 40 * SPEC.n_params * 4)
+    large = INRDataset(unkilled.folder)
+    whole, stored = unkilled.split("train"), large.split("train")
+    assert isinstance(stored.inr, data.StoredINR) and not isinstance(large.split("test").inr, data.StoredINR) and len(stored) == len(stored.inr) == 120
+    assert (stored.inr.dtype, stored.inr.device, repr(stored.inr)) == (whole.inr.dtype, whole.inr.device, repr(whole.inr)) and stored.to("cpu").inr is stored.inr
+    for index in (torch.randperm(120, generator=seeded(0)), slice(3, 110, 2), [119, 0, 64, 64], whole.labels > 4, torch.tensor([5])):
+        part = stored[index]
+        assert isinstance(part.inr, data.StoredINR) == (len(part) > 40) and torch.equal(part.inr.flat(), whole[index].inr.flat()) and torch.equal(part.ids, whole[index].ids)
+    training, validation = large.partition(10, -1)
+    assert isinstance(training.inr, data.StoredINR) and torch.equal(training.inr.flat(), unkilled.partition(10, -1)[0].inr.flat()) and not isinstance(validation.inr, data.StoredINR)
+    assert all(torch.equal(a, b) for a, b in zip(stored.inr.tensors, whole.inr.tensors)) and torch.equal(stored.inr.to(torch.float64).flat(), whole.inr.to(torch.float64).flat())
+    assert all(torch.allclose(a, b) for a, b in zip(vars(Statistics.of(stored.inr)).values(), vars(Statistics.of(whole.inr)).values()))
+    both = large.joined("train", "test")
+    assert torch.equal(both.inr.flat(), torch.cat([whole.inr.flat(), unkilled.split("test").inr.flat()])) and len(both.labels) == 132
+
+
+@pytest.mark.parametrize("change, said", [
+    (dict(shards=None), "shards must be an object of checksums"), (dict(shards={"../outside.safetensors": dict(sha256="x")}), "'../outside.safetensors' is no shard of this folder"),
+    (dict(shards={"train-00000.safetensors": 5}), "shards must be an object of checksums"), (dict(shard_size=-1), "shard_size must be a whole number, at least 1, not -1"),
+    (dict(shard_size="x"), "shard_size must be"), (dict(spec=dict(widths=[2] * 10**5)), "at most 1000 in all, not 100000"), (dict(spec=5), "an INRSpec is an object"),
+    (dict(spec=dict(widths=[2, 10**7, 10**7, 1])), "more than 1,073,741,824 are refused"), (dict(classes=5), "is of another type"), (dict(index=5), "index is of another type"),
+])
+def test_a_card_that_none_of_ours_would_be_is_refused(change, said, small):
+    folder, build = small
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | change))
+    with pytest.raises(ValueError, match=f"card.json is damaged .*{said}"):
+        INRDataset(folder)
+
+
+@pytest.mark.parametrize("size", [36, 10**12, -1, 0, "x", None])
+def test_another_shard_size_in_the_journal_loses_no_inr(size, small, tmp_path):
+    folder, build = small
+    (folder / "card.json").unlink(), (folder / "train-00002.safetensors").unlink()
+    journal = json.loads((folder / "build.json").read_text())
+    (folder / "build.json").write_text(json.dumps(journal | dict(shard_size=size)))
+    with pytest.raises(ValueError, match="holds 8 INRs, and 20 belong there: build.json was changed|build.json is damaged .shard_size must be a whole number"):
+        build()
+    assert not (folder / "card.json").exists()
+
+
+def test_a_worker_says_for_whom_it_waits(small, monkeypatch, capsys):
+    folder, build = small
+    (folder / "card.json").unlink(), (shard := folder / "train-00001.safetensors").unlink()
+    monkeypatch.setattr(data, "WAIT", 0.05)
+    (folder / f".{shard.name}.worker").write_text("process 4711 on this machine")
+    with ThreadPoolExecutor(1) as pool, lock(shard):
+        built, end = pool.submit(build), time.monotonic() + 60
+        while "waiting for" not in (said := capsys.readouterr().err) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert "waiting for train-00001.safetensors of set, which process 4711 on this machine is fitting: if it is stopped, let it go on or end it" in said and not built.done()
+    assert len(built.result(60).index) == 26 and not list(folder.glob(".*"))
+
+
+def test_nothing_is_written_to_open_what_is_finished(small, monkeypatch):
+    folder, build = small
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    for name in ("write_json", "write_text", "lock", "replaced"):
+        monkeypatch.setattr(data, name, refused)
+    assert len(build().index) == len(INRDataset(folder).index) == 26
+
+
+def test_other_names_of_classes_are_another_set(digits, monkeypatch, tmp_path):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path))
+    fit, inputs = Fit(hidden="4", fit_steps=2), Data(n_train=6, n_test=4, val_parts=2)
+    sides = [images[:n] for images, n in zip(digits, (6, 4))]
+    called = [replace(side, classes=tuple(f"digit {i}" for i in range(10))) for side in sides]
+    plain, named = (fit_dataset(tuple(some), fit, inputs, device="cpu") for some in (sides, called))
+    assert plain.folder != named.folder and named.card["classes"][3] == "digit 3" and plain.card["classes"][3] == "3"
+    assert torch.equal(plain.split("train").inr.flat(), named.split("train").inr.flat())
 
 
 def test_an_unfinished_set_hashes_a_shard_once(small, monkeypatch):
@@ -605,6 +710,7 @@ def test_what_makes_no_data_set_is_refused(unkilled, tmp_path):
         r"splits must be named \('train', 'val', 'test', 'val-other', 'test-other'\), not \['train', 'dev'\]": dict(train=train, dev=test),
         r"splits must be named .*, not \[\]": {},
         "120 test images have the ids of train images": dict(train=train, test=train),
+        "12 test images have the INRs of train images": dict(train=replace(test, ids=test.ids + 1), test=replace(test, ids=test.ids + 10**6)),
         "float32 INRs of one spec": dict(train=train, test=replace(test, inr=test.inr.to(torch.float64))),
         "of images of one size": dict(train=train, test=replace(test, sizes=(1, 1))),
     }

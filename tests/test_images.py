@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +165,83 @@ def test_pixels_are_hashed_once(monkeypatch):
 def test_a_config_says_which_images():
     train, test = Data(n_train=7, n_test=3).load()
     assert torch.equal(train.ids, load_images("digits", "train", 7).ids) and len(test) == 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_read_upright(orientation, tmp_path):
+    photo, exif = pictures(1, 4, 8)[0], Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(photo.numpy()).save(file := io.BytesIO(), "png", exif=exif)
+    write_table(tmp_path / "o-train.parquet", images=[file.getvalue()], labels=[0])
+    turned = {1: photo, 2: photo.flip(1), 3: photo.flip(0, 1), 4: photo.flip(0), 5: photo.T, 6: photo.rot90(-1), 7: photo.T.flip(0, 1), 8: photo.rot90(1)}
+    assert torch.equal((load_images(str(tmp_path / "o-{split}.parquet"), "train").images[0, ..., 0] * 255).round().byte(), turned[orientation])
+
+
+@pytest.mark.parametrize("first, second", [(["cat", "dog"], None), (None, ["cat", "dog"]), (["cat", "dog"], ["dog", "cat"])])
+def test_files_of_a_split_name_the_same_classes(first, second, tmp_path):
+    for i, names in enumerate((first, second)):
+        write_table(tmp_path / f"train-{i}.parquet", images=pictures(2, 4, 4, seed=i), labels=[0, 1], names=names)
+    with pytest.raises(ValueError, match="train-1.parquet names the classes .*, and .*train-0.parquet .*: the files of a split must agree"):
+        load_images(tmp_path, "train")
+
+
+def test_labels_that_are_ids_are_refused(tmp_path):
+    for labels, names, said in (
+        ([0, 1, 10_000_000], None, "x-train.parquet has 3 different labels, the largest 10000000: a label is the position of a class, 0, 1, 2, ..., and no id"),
+        ([0, 1, 2**40], None, "the largest 1099511627776"), ([0, 1, 2], ["a", "b"], r"row 2 of .*x-train.parquet has the label 2, and the file names 2 classes: .* 0\.\.1"),
+    ):
+        write_table(tmp_path / "x-train.parquet", images=pictures(3, 4, 4), labels=labels, names=names)
+        with pytest.raises(ValueError, match=said):
+            load_images(str(tmp_path / "x-{split}.parquet"), "train")
+    pq.write_table(pq.read_table(tmp_path / "x-train.parquet").set_column(1, "label", pa.array([0, 1, 2**63], pa.uint64())).replace_schema_metadata(None), tmp_path / "x-train.parquet")
+    with pytest.raises(ValueError, match="the largest 9223372036854775808"):
+        load_images(str(tmp_path / "x-{split}.parquet"), "train")
+    write_table(tmp_path / "x-train.parquet", images=pictures(3, 4, 4), labels=[0, 500, 999])
+    assert len(load_images(str(tmp_path / "x-{split}.parquet"), "train").classes) == 1000
+
+
+def resized(blob: bytes, width: int, height: int) -> bytes:
+    "A PNG whose header promises another size."
+    head = blob[12:16] + struct.pack(">II", width, height) + blob[24:29]
+    return blob[:12] + head + struct.pack(">I", zlib.crc32(head)) + blob[33:]
+
+
+@pytest.mark.parametrize("size, said", {(20_000, 20_000): "holds no readable image: Image size .400000000 pixels. exceeds", (5000, 5000): "is an image of 5000 x 5000 pixels; one of more than 16,777,216 numbers is refused"}.items())
+def test_a_picture_is_refused_by_its_size_before_it_is_decoded(size, said, tmp_path):
+    Image.fromarray(pictures(1, 4, 4)[0].numpy()).save(file := io.BytesIO(), "png")
+    write_table(tmp_path / "x-train.parquet", images=[*pictures(2, 4, 4), resized(file.getvalue(), *size)], labels=[0, 1, 0])
+    with pytest.raises(ValueError, match=f"row 2 of .*x-train.parquet {said}"):
+        load_images(str(tmp_path / "x-{split}.parquet"), "train")
+
+
+def test_a_split_is_refused_by_its_size_at_its_first_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(images_module, "NUMBERS", (100, 100))
+    write_table(tmp_path / "x-train.parquet", images=pictures(7, 4, 4), labels=[0] * 7)
+    with pytest.raises(ValueError, match=r"7 images like row 0 of .*, \(4, 4, 1\) .* are more than 100 numbers: take fewer"):
+        load_images(str(tmp_path / "x-{split}.parquet"), "train")
+    assert len(load_images(str(tmp_path / "x-{split}.parquet"), "train", 6)) == 6
+
+
+def test_the_last_word_of_a_name_says_the_split_and_a_folder_where_the_name_does_not(tmp_path):
+    for i, split in enumerate(("train", "test", "validation")):
+        for folder, name in ((tmp_path / "time", f"test-of-time-{split}.parquet"), (tmp_path / "hub" / "default" / split, "0000.parquet")):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_table(folder / name, images=pictures(2 + i, 4, 4, seed=i), labels=[0] * (2 + i))
+    for folder, name in {"time": "test-of-time", "hub": "hub"}.items():
+        found = [load_images(tmp_path / folder, split) for split in ("train", "test")]
+        assert [len(images) for images in found] == [2, 3] and {images.name for images in found} == {name}
+    assert load_images(str(tmp_path / "time" / "test-of-time-{split}.parquet"), "train").name == "test-of-time"
+
+
+def test_home_is_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path)), monkeypatch.setenv("INRFORMER_CACHE", "~/cache"), (tmp_path / "tables").mkdir()
+    write_table(tmp_path / "tables" / "x-train.parquet", images=pictures(2, 4, 4), labels=[0, 1])
+    assert cache_folder() == tmp_path / "cache"
+    assert [load_images(source, "train").name for source in ("~/tables", "~/tables/x-{split}.parquet")] == ["x", "x"]
+
+
+def test_a_number_of_images_is_whole():
+    with pytest.raises(TypeError, match="whole number, not 2.0|Actual value: 2.0"):
+        load_images("digits", "train", 2.0)
+    with pytest.raises(ValueError, match="data must name the folder of a finished INR data set, not ''"):
+        Data(data="")

@@ -1,6 +1,8 @@
 "INRs of others in, ours out: plain modules load what we write, and what comes back is the same to the bit."
 
 import os
+import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from huggingface_hub import DatasetCard
 from torch import nn
 
 from inrformer.data import INRDataset
+from inrformer.fitting import fit
 from inrformer.images import Images, load_images
 from inrformer.inr import INR, INRSpec, init_inr, pixel_grid
 from inrformer.interchange.state_dicts import CONVENTIONS, from_state_dict, import_dataset, load_state_dicts, measure, save_state_dicts, to_state_dict
@@ -105,12 +108,12 @@ def test_an_imported_image_stands_upright(convention, dtype, tmp_path):
     torch.save(module.state_dict(), tmp_path / "0.pth")
     low, high = CONVENTIONS[convention].image_range
     shown = (module(pixels(convention, n).to(dtype)).detach().float() - low) / (high - low)
-    images = {name: Images(shown.unflatten(0, (n, n))[None], torch.tensor([0]), torch.tensor([i]), ("a",), "shown") for i, name in enumerate(("train", "test"))}
+    images = dict(train=Images(shown.unflatten(0, (n, n))[None], torch.tensor([0]), torch.tensor([0]), ("a",), "shown"))
     inr = load_state_dicts([tmp_path / "0.pth"], convention, omega=5.0)
     turned = Images(images["train"].images.transpose(1, 2), torch.tensor([0]), torch.tensor([0]), ("a",), "turned")
     assert inr.dtype == dtype and measure(inr, images["train"], convention) > 80 and measure(inr, turned, convention) < 40
     files, labels = {name: [tmp_path / "0.pth"] for name in images}, {name: [0] for name in images}
-    imported = import_dataset(tmp_path / "set", files, labels, convention=convention, omega=5.0, name="shown", classes=("a",), images=images).split("test")
+    imported = import_dataset(tmp_path / "set", files, labels, convention=convention, omega=5.0, name="shown", classes=("a",), images=images).split("train")
     assert imported.inr.dtype == torch.float32 and torch.equal(imported.inr.flat(), inr.flat().float()) and imported.psnr > 80
 
 
@@ -127,9 +130,11 @@ def test_conventions_are_those_of_the_published_sets():
 
 @pytest.fixture
 def digits(tmp_path):
-    "Sixteen digits' files, labels and images, in the DWSNets convention."
-    images = load_images("digits", "train", 16)
-    paths = save_state_dicts(drawn("dws", (2, 7, 6, 1), 16), tmp_path / "files", "dws")
+    "Sixteen digits' files, labels and images, in the DWSNets convention: half of what was fitted, and a half."
+    images, spec = load_images("digits", "train", 16), INRSpec(widths=(2, 7, 6, 1))
+    *hidden, weight, bias = fit(images.images, spec, steps=60, lr=1e-2).inr.tensors
+    halves = INR((*hidden, weight / 2, bias / 2), replace(spec, **CONVENTIONS["dws"].spec))
+    paths = save_state_dicts(halves, tmp_path / "files", "dws")
     parts = dict(train=slice(0, 10), test=slice(10, 16))
     return {k: paths[s] for k, s in parts.items()}, {k: images.labels[s].tolist() for k, s in parts.items()}, {k: images[s] for k, s in parts.items()}
 
@@ -191,7 +196,11 @@ def test_files_labels_and_images_must_fit(digits, tmp_path):
         "must have the same splits": (files, dict(train=labels["train"]), {}),
         "the 6 files of test need as many labels in 0..9, not 5": (files, labels | dict(test=labels["test"][:5]), {}),
         r"not 6, \[11\] among them": (files, labels | dict(test=[11, *labels["test"][1:]]), {}),
-        "6 INRs need as many images, not 10": (files, labels, dict(images=dict(train=images["train"], test=images["train"]))),
+        "6 INRs need as many images, not 5": (files, labels, dict(images=dict(train=images["train"], test=images["test"][:5]))),
+        "6 test images have the pixels of train images": (files, labels, dict(images=dict(train=images["train"], test=replace(images["train"][:6], ids=images["test"].ids)))),
+        "10 test images have the INRs of train images": (dict(train=files["train"], test=files["train"]), dict(train=labels["train"], test=labels["train"]), {}),
+        "file 1 of test has the label 9, and its image": (files, labels | dict(test=[labels["test"][0], 9, *labels["test"][2:]]), dict(images=images)),
+        "the INRs of train show their images at .* dB, where one colour for each gives .*: another convention": (files, labels, dict(images=images, omega=8.0)),
         "there are no files": (files | dict(test=[]), labels | dict(test=[]), {}),
         "give images or ids, not both": (files, labels, dict(images=images, ids=dict(train=range(10), test=range(10, 16)))),
         "must have the same splits, not .*, .'train'.$": (files, labels, dict(ids=dict(train=range(10)))),
@@ -251,3 +260,67 @@ def test_an_export_that_would_show_another_image_is_refused():
     with pytest.raises(ValueError, match="conventions tell of SIRENs, not of the kind relu"):
         to_state_dict(init_inr(INRSpec(widths=(2, 5, 1), kind="relu"), 1))
     assert torch.equal(from_state_dict(to_state_dict(drawn("dws", (2, 5, 1), 1), "dws"), "dws").flat(), drawn("dws", (2, 5, 1), 1).flat())
+
+
+def test_names_say_the_order_of_layers_and_the_file_does_not(tmp_path):
+    inr = drawn("nfn", (2, *[4] * 12, 1), 1)
+    state = to_state_dict(inr)
+    for order in (sorted(state), list(reversed(state)), [name for l in (0, 2, 1, *range(3, 13)) for name in list(state)[2 * l : 2 * l + 2]]):
+        torch.save({name: state[name] for name in order}, tmp_path / "a.pth")
+        assert torch.equal(load_state_dicts([tmp_path / "a.pth"], "nfn").flat(), inr.flat())
+
+
+@pytest.mark.parametrize("convention, other", [("nfn", "dws"), ("dws", "nfn")])
+def test_another_conventions_names_are_refused(convention, other, tmp_path):
+    (path,) = save_state_dicts(drawn(convention, (2, 4, 4, 1), 1), tmp_path, convention)
+    with pytest.raises(ValueError, match=f"00000.pth holds .*: these are the names of the convention {convention}"):
+        load_state_dicts([path], other)
+
+
+def test_unknown_names_need_consent(tmp_path):
+    module = nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 1))
+    torch.save(module.state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a.pth holds .* names=\[...\] gives the prefixes of its layers in their order"):
+        load_state_dicts([tmp_path / "a.pth"], "nfn")
+    assert torch.equal(load_state_dicts([tmp_path / "a.pth"], "nfn", names=["0", "2"]).weights[0][0], module[0].weight)
+
+
+def test_an_omega_for_each_layer_is_absorbed():
+    omegas, plain = (30.0, 1.0, 4.0), drawn("nfn", (2, 6, 5, 4, 1), 1).to(torch.float64)
+    x = points = pixel_grid(5, 5).double()
+    (*hidden, last), (*biases, shift) = plain.weights, plain.biases
+    for omega, w, b in zip(omegas, hidden, biases):
+        x = torch.sin(omega * (x @ w[0].T + b[0]))
+    assert (from_state_dict(to_state_dict(plain), "nfn", omega=omegas)(points)[0] - (x @ last[0].T + shift[0])).abs().max() < 1e-12
+    with pytest.raises(ValueError, match=r"has 3 hidden layers, and omega=\[30, 1\] is for 2"):
+        from_state_dict(to_state_dict(plain), "nfn", omega=[30, 1])
+
+
+def test_files_that_hold_something_else_say_what(tmp_path):
+    good, path = to_state_dict(drawn("nfn", (2, 5, 4, 1), 1)), tmp_path / "x.pth"
+    for state, said in (
+        (dict(state_dict=good, epoch=3), "holds no state dict, .* but dict; it has one under 'state_dict': save that alone"), ({0: torch.ones(2)}, "holds no state dict"), ({}, "holds no state dict"),
+        ({name: t.int() for name, t in good.items()}, r"holds \['torch.int32'\]; weights are floating-point"),
+        (good | {"net.2.weight": torch.ones(1).expand(10**6, 10**6)}, "claims 4,000,000,.* bytes of tensors, more than it has: nothing is unfolded"),
+    ):
+        torch.save(state, path)
+        with pytest.raises(ValueError, match=f"x.pth {said}"):
+            load_state_dicts([path], "nfn")
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="x.pth is no file of tensors alone, .*: EOFError"):
+        load_state_dicts([path], "nfn")
+    torch.save(good, path)
+    with zipfile.ZipFile(path) as stored, zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in stored.infolist():
+            packed.writestr(entry.filename, stored.read(entry))
+    with pytest.raises(ValueError, match="packed.pth is no file of tensors alone, .*: it is compressed"):
+        load_state_dicts([tmp_path / "packed.pth"], "nfn")
+
+
+def test_quality_is_measured_some_at_a_time():
+    images, inr = load_images("digits", "train", 70), drawn("nfn", (2, 32, 32, 1), 70)
+    seen, evaluate = [], INR.__call__
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(INR, "__call__", lambda self, coords: seen.append(len(self)) or evaluate(self, coords))
+        assert len(measure(inr, images, "nfn")) == 70
+    assert max(seen) <= 32 and sum(seen) == 70

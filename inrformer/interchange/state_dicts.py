@@ -8,8 +8,10 @@ __all__ = ['CONVENTIONS', 'Convention', 'convention_named', 'from_state_dict', '
 
 # %% ../../nbs/interchange/state_dicts.ipynb #03662fc2
 import operator
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -17,7 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data import INRDataset, store_dataset
+from ..data import INRDataset, check_apart, store_dataset
+from ..files import replaced
+from ..fitting import pick_chunk
 from ..images import Images
 from ..inr import INR, INRSpec, pixel_grid, psnr
 from ..splits import Split
@@ -52,29 +56,52 @@ def from_state_dict(
     convention: str,  # "nfn" or "dws"
     *,
     where: str = "the state dict",  # what an error calls it
-    **fields: Any,  # of INRSpec, where this set differs from its convention, such as omega
+    names: Sequence[str] | None = None,  # prefixes of the layers' weights and biases, first to last, where they are not the convention's
+    omega: float | Sequence[float] = INRSpec.omega,  # of all sines, or of each hidden layer's
+    **fields: Any,  # of INRSpec, where this set differs from its convention
 ) -> INR:
-    "The INR of a state dict, a batch of one, of coordinates (row, column). Raises ValueError when it is no SIREN."
-    rule, (weights, biases) = convention_named(convention), _layers(state, where)
-    spec = INRSpec(**dict(widths=(weights[0].shape[1], *map(len, biases))) | rule.spec | fields)
+    "The INR of a state dict, a batch of one, of coordinates (row, column). Raises ValueError when it is no SIREN of the convention."
+    rule, omegas = convention_named(convention), [omega] if isinstance(omega, Real) else list(omega)
+    weights, biases = _layers(state, where, convention, names)
+    spec = INRSpec(**dict(widths=(weights[0].shape[1], *map(len, biases)), omega=omegas[0]) | rule.spec | fields)
     if spec.kind != "siren":
         raise ValueError(f"conventions tell of SIRENs, not of the kind {spec.kind}")
-    inr = INR.of_layers([w[None].detach() for w in weights], [b[None].detach() for b in biases], spec)
+    if len(omegas) not in (1, len(spec.hidden)):
+        raise ValueError(f"{where} has {len(spec.hidden)} hidden layers, and omega={omega} is for {len(omegas)}: give one number, or one for each")
+    inr = _of_one_omega(INR.of_layers([w[None].detach() for w in weights], [b[None].detach() for b in biases], spec), omegas)
     return _flipped(inr) if rule.column_first else inr
 
+# %% ../../nbs/interchange/state_dicts.ipynb #6dad5a5f
+def _of_one_omega(inr: INR, omegas: list[float]) -> INR:
+    "The same INRs with the first layer's omega in every layer."
+    factor = dict(enumerate((omega / omegas[0] for omega in omegas), 1))
+    return INR(tuple(t * factor.get(p.out, 1) for p, t in zip(inr.spec.layout, inr.tensors)), inr.spec) if len(omegas) > 1 else inr
+
 # %% ../../nbs/interchange/state_dicts.ipynb #265edaf4
-def _layers(state: Mapping[str, Tensor], where: str) -> tuple[list[Tensor], list[Tensor]]:
-    "The weights and the biases, layer after layer. Raises ValueError unless they follow each other."
-    names = {kind: [name for name in state if name.rpartition(".")[2] == kind] for kind in ("weight", "bias")}
-    shapes = {name: tuple(t.shape) for name, t in state.items()}
-    prefixes = [[name.rpartition(".")[0] for name in some] for some in names.values()]
-    if prefixes[0] != prefixes[1] or len(names["weight"]) < 2 or len(state) != 2 * len(names["weight"]):
-        raise ValueError(f"{where} holds {shapes}; needed is a weight and a bias for each of two or more layers, and nothing else")
-    weights, biases = ([state[name] for name in some] for some in names.values())
+def _prefixes(convention: str, layers: int) -> list[str]:
+    "What a convention calls its layers."
+    rule = CONVENTIONS[convention]
+    return [(rule.last if l == layers - 1 else rule.hidden).format(l=l) for l in range(layers)]
+
+# %% ../../nbs/interchange/state_dicts.ipynb #13aa2c0c
+def _tensors(prefixes: Sequence[str]) -> list[str]:
+    return [f"{prefix}.{kind}" for prefix in prefixes for kind in ("weight", "bias")]
+
+# %% ../../nbs/interchange/state_dicts.ipynb #9437c672
+def _layers(state: Mapping[str, Tensor], where: str, convention: str, names: Sequence[str] | None) -> tuple[list[Tensor], list[Tensor]]:
+    "The weights and the biases, layer after layer, by their names. Raises ValueError for other names, and unless the layers follow each other."
+    shapes, layers = {name: tuple(t.shape) for name, t in state.items()}, len(state) // 2
+    if set(state) != set(wanted := _tensors(names or _prefixes(convention, layers))) or layers < 2:
+        others = [name for name in CONVENTIONS if set(state) == set(_tensors(_prefixes(name, layers)))]
+        advice = f"these are the names of the convention {others[0]}" if others else "where they mean the same, names=[...] gives the prefixes of its layers in their order"
+        raise ValueError(f"{where} holds {shapes}; needed is a weight and a bias for each of two or more layers, and nothing else, named {wanted or _tensors(_prefixes(convention, 2))}: {advice}")
+    weights, biases = [state[name] for name in wanted[::2]], [state[name] for name in wanted[1::2]]
     found = [(w.shape, b.shape) for w, b in zip(weights, biases)]
-    widths = (weights[0].shape[-1], *(b.shape[0] if b.ndim else 0 for b in biases))
+    widths = (weights[0].shape[-1] if weights[0].ndim else 0, *(b.shape[0] if b.ndim else 0 for b in biases))
     if found != [((o, i), (o,)) for i, o in zip(widths, widths[1:])]:
         raise ValueError(f"the layers of {where}, {shapes}, do not follow each other: needed are weights (out, in) and biases (out,)")
+    if not all(t.is_floating_point() for t in state.values()):
+        raise ValueError(f"{where} holds {sorted({str(t.dtype) for t in state.values()})}; weights are floating-point numbers")
     return weights, biases
 
 # %% ../../nbs/interchange/state_dicts.ipynb #31688a8a
@@ -86,29 +113,50 @@ def _flipped(inr: INR) -> INR:
 def load_state_dicts(
     paths: Sequence[str | Path],  # .pth files, one INR each
     convention: str,  # "nfn" or "dws"
-    **fields: Any,  # of INRSpec, where this set differs from its convention
+    **fields: Any,  # `names` and `omega`, as `from_state_dict` takes them, and fields of INRSpec where this set differs from its convention
 ) -> INR:
     "The INRs of many files, in their order. Only tensors are loaded, never code. Raises ValueError naming the file that cannot be read or differs."
+    if isinstance(paths, (str, Path)):
+        raise TypeError(f"paths is a list of files, as in [{str(paths)!r}]")
     inrs = [from_state_dict(_load(Path(path)), convention, where=str(path), **fields) for path in paths]
     if not inrs:
         raise ValueError("there are no files to load")
     for path, inr in zip(paths, inrs):
         if (inr.spec, inr.dtype) != (inrs[0].spec, inrs[0].dtype):
             raise ValueError(f"{path} holds an INR of widths {inr.spec.widths}, {inr.dtype}, and {paths[0]} one of {inrs[0].spec.widths}, {inrs[0].dtype}")
-    return INR.cat(inrs).check_finite()
+        if not inr.flat().isfinite().all():
+            raise ValueError(f"{path} holds NaN or infinity")
+    return INR.cat(inrs)
 
 # %% ../../nbs/interchange/state_dicts.ipynb #d4a2f54a
 def _load(path: Path) -> Mapping[str, Tensor]:
     "The state dict in a file."
     try:
+        _check_unfolded(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:
-        raise ValueError(f"{path} is no file of tensors alone, which is all that is loaded: {str(error).splitlines()[0]}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ValueError(f"{path} holds no state dict, which maps names to tensors, but {type(state).__name__}")
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{path} is no file of tensors alone, which is all that is loaded: {str(error).partition(chr(10))[0] or type(error).__name__}") from error
+    if not _is_state(state):
+        inner = [name for name, value in state.items() if _is_state(value)] if isinstance(state, Mapping) else []
+        advice = f"; it has one under {inner[0]!r}: save that alone" if inner else ""
+        raise ValueError(f"{path} holds no state dict, which maps names to tensors, but {type(state).__name__}{advice}")
+    if (held := sum(t.numel() * t.element_size() for t in state.values())) > path.stat().st_size:
+        raise ValueError(f"{path} claims {held:,} bytes of tensors, more than it has: nothing is unfolded")
     return state
+
+# %% ../../nbs/interchange/state_dicts.ipynb #6a77721d
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and len(value) > 0 and all(isinstance(name, str) and isinstance(t, Tensor) for name, t in value.items())
+
+# %% ../../nbs/interchange/state_dicts.ipynb #0c95732b
+def _check_unfolded(path: Path) -> None:
+    "Raise ValueError for an archive that is compressed, as torch's own never are."
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("it is compressed")
 
 # %% ../../nbs/interchange/state_dicts.ipynb #d75b7083
 def to_state_dict(
@@ -143,7 +191,8 @@ def save_state_dicts(
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:05d}.pth" for i in range(len(inr))]
     for path, one in zip(paths, inr):
-        torch.save(to_state_dict(one, convention), path)
+        with replaced(path) as temporary:
+            torch.save(to_state_dict(one, convention), temporary)
     return paths
 
 # %% ../../nbs/interchange/state_dicts.ipynb #58d6a5c0
@@ -157,14 +206,16 @@ def import_dataset(
     classes: tuple[str, ...],  # names of the labels
     images: Mapping[str, Images] | None = None,  # what they should show, in the order of the files; gives PSNR and ids
     ids: Mapping[str, Sequence[SupportsIndex]] | None = None,  # or only which image each file shows, by a number of its own: then some can be held out
-    **fields: Any,  # of INRSpec, where this set differs from its convention
+    **fields: Any,  # `names`, `omega` and fields of INRSpec, as `load_state_dicts` takes them
 ) -> INRDataset:
-    "Store INRs of others, in float32, as a data set and open it. Raises ValueError when files, labels, images and ids do not fit each other."
+    "Store INRs of others, in float32, as a data set and open it. Raises ValueError when files, labels, images and ids do not fit each other, or when something is on both sides of a split."
     if images is not None and ids is not None:
         raise ValueError("images have ids of their own: give images or ids, not both")
     named = dict(files=files, labels=labels) | dict(images=images if images is not None else files, ids=ids if ids is not None else files)
     if any(some.keys() != files.keys() for some in named.values()):
         raise ValueError(f"files, labels, images and ids must have the same splits, not {', '.join(str(list(some)) for some in named.values())}")
+    if images is not None:
+        check_apart({split: some.fingerprints for split, some in images.items()}, "pixels")
     splits, shift = {}, 0
     for split, paths in files.items():
         _check_labels(split, len(paths), [operator.index(label) for label in labels[split]], len(classes))
@@ -191,18 +242,33 @@ def _split(inr: INR, labels: Sequence[SupportsIndex], convention: str, images: I
     start = torch.full((len(inr),), -1)
     if images is None:
         return Split(inr, _whole(labels), _whole(ids), torch.full((len(inr),), torch.nan), start)
-    height, width = images.images.shape[1:3]
-    return Split(inr, _whole(labels), images.ids, measure(inr, images, convention), start, (height, width))
+    quality, (height, width) = measure(inr, images, convention), images.images.shape[1:3]
+    _check_shown(split, _whole(labels), images, quality)
+    return Split(inr, _whole(labels), images.ids, quality, start, (height, width))
 
+# %% ../../nbs/interchange/state_dicts.ipynb #f644fa7e
+def _check_shown(split: str, labels: Int[Tensor, "b"], images: Images, quality: Float[Tensor, "b"]) -> None:
+    "Raise ValueError for labels that are not the images', and for INRs that show something else."
+    if (wrong := (labels != images.labels).nonzero()).numel():
+        i = wrong[0].item()
+        raise ValueError(f"file {i} of {split} has the label {labels[i]}, and its image {images.labels[i]}")
+    colour = images.images.mean(dim=(1, 2), keepdim=True).expand_as(images.images)
+    plain = psnr(colour * 2 - 1, images.images * 2 - 1)
+    if not quality.mean() > plain.mean() and not plain.isinf().any():
+        raise ValueError(f"the INRs of {split} show their images at {quality.mean():.1f} dB, where one colour for each gives {plain.mean():.1f}: another convention, another omega, or images in another order")
 
+# %% ../../nbs/interchange/state_dicts.ipynb #d5404da1
 def _whole(numbers: Sequence[SupportsIndex]) -> Int[Tensor, "b"]:
     return torch.tensor([operator.index(i) for i in numbers], dtype=torch.int64)
 
 # %% ../../nbs/interchange/state_dicts.ipynb #0c300748
 def measure(inr: INR, images: Images, convention: str) -> Float[Tensor, "b"]:
-    "The PSNR of imported INRs in dB, on the [-1, 1] range."
+    "The PSNR of imported INRs in dB, on the [-1, 1] range; some at a time, so that memory holds them."
     if len(images) != len(inr):
         raise ValueError(f"{len(inr)} INRs need as many images, not {len(images)}")
     low, high = convention_named(convention).image_range
-    scaled = (inr(pixel_grid(*images.images.shape[1:3]).to(inr.dtype)) - low) / (high - low) * 2 - 1
-    return psnr(scaled, images.images.flatten(1, 2) * 2 - 1)
+    sizes = tuple(images.images.shape[1:3])
+    coords, chunk = pixel_grid(*sizes).to(inr.dtype), pick_chunk(inr.spec, sizes, inr.device)
+    parts = [slice(first, first + chunk) for first in range(0, len(inr), chunk)]
+    scaled = ((inr[part](coords) - low) / (high - low) * 2 - 1 for part in parts)
+    return torch.cat([psnr(shown, images.images[part].flatten(1, 2) * 2 - 1) for shown, part in zip(scaled, parts)])

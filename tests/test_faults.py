@@ -1,0 +1,129 @@
+"The n-th file operation fails, or the machine loses power at it: whatever n, nothing is lost that was done, and what follows is the same to the bit."
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from inrformer.config import config_from, run_id
+from inrformer.records import records
+from inrformer.sweeps import sweep
+
+ROW = dict(n_train=12, n_test=6, hidden="4", fit_steps=2, reader="deepsets", pair_dim=4, epochs=2, batch_size=4, val_parts=2, device="cpu")
+OPERATIONS = ((os, "replace"), (os, "fsync"), (Path, "write_bytes"), (Path, "write_text"), (Path, "mkdir"), (Path, "unlink"))
+
+
+def swept(home: Path) -> list[dict]:
+    os.environ["INRFORMER_CACHE"] = str(home / "cache")
+    return sweep([ROW], "tiny", out=home / "runs", folder=home / "records")
+
+
+def model(home: Path) -> dict[str, torch.Tensor]:
+    return load_file(home / "runs" / "tiny" / run_id(config_from(ROW)) / "model.safetensors")
+
+
+class Disk:
+    "Counts file operations, and lets one of them go wrong; knows what a loss of power would take."
+
+    def __init__(self, wrong: int, power: bool):
+        self.wrong, self.power, self.count, self.unsafe = wrong, power, itertools.count(), set()
+
+    def fails(self, name: str, real: callable, *arguments, **options):
+        if next(self.count) == self.wrong:
+            if name in ("write_bytes", "write_text"):
+                real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+            if self.power:
+                self.lose_power()
+            raise OSError(28, "No space left on device")
+        return real(*arguments, **options)
+
+    def lose_power(self) -> None:
+        for path in self.unsafe:
+            if os.path.exists(path):
+                os.truncate(path, 0)
+        os._exit(9)
+
+    @contextmanager
+    def under(self) -> Iterator[None]:
+        "All operations go through this disk."
+        with pytest.MonkeyPatch.context() as patched:
+            for where, name in OPERATIONS:
+                real = getattr(where, name)
+                patched.setattr(where, name, lambda *a, name=name, real=real, **o: self.done(name, a, self.fails(name, real, *a, **o)))
+            yield
+
+    def done(self, name: str, arguments: tuple, result):
+        "Note what is safe by now."
+        if name in ("write_bytes", "write_text"):
+            self.unsafe.add(str(arguments[0]))
+        if name == "fsync":
+            self.unsafe.discard(os.readlink(f"/proc/self/fd/{arguments[0]}"))
+        if name == "replace":
+            self.unsafe = {str(arguments[1]) + path.removeprefix(str(arguments[0])) if path.startswith(str(arguments[0])) else path for path in self.unsafe}
+        return result
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> tuple[Path, int]:
+    "A sweep that nothing happened to, and how many file operations it takes."
+    home, disk = tmp_path_factory.mktemp("reference"), Disk(-1, False)
+    with disk.under():
+        swept(home)
+    return home, next(disk.count)
+
+
+def after_a_loss_of_power(home: Path, n: int) -> int:
+    "How a process ended that swept until the power went at the n-th operation."
+    child = os.fork()
+    if not child:
+        with Disk(n, True).under():
+            swept(home)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def check(home: Path, reference: Path) -> None:
+    "Go on, and compare with the sweep that nothing happened to."
+    (record,), (wanted,) = swept(home), records(folder=reference / "records")
+    assert record["answers"] == wanted["answers"] and record["inrs"] == wanted["inrs"] and record["summary"]["test_accuracy"] == wanted["summary"]["test_accuracy"]
+    assert [{k: v for k, v in entry.items()} for entry in record["history"]] == wanted["history"] and len(records(folder=home / "records")) == 1
+    assert all(torch.equal(t, model(reference)[name]) for name, t in model(home).items())
+    assert not [path for path in (home / "runs").rglob(".*.tmp")]
+
+
+def trial(n: int, power: bool, reference: Path, home: Path) -> None:
+    home.mkdir()
+    if power:
+        assert after_a_loss_of_power(home, n) == 9
+    else:
+        with Disk(n, False).under():
+            try:
+                swept(home)
+            except OSError as error:
+                assert error.errno == 28
+    check(home, reference)
+
+
+def several(total: int) -> range:
+    "A few of all operations."
+    return range(total // 6, total, total // 3)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+@pytest.mark.parametrize("power", [False, True])
+def test_some_operations_fail(power, reference, tmp_path):
+    for n in several(reference[1]):
+        trial(n, power, reference[0], tmp_path / str(n))
+
+
+@pytest.mark.grid
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+@pytest.mark.parametrize("power", [False, True])
+def test_every_operation_fails(power, reference, tmp_path):
+    for n in range(reference[1]):
+        trial(n, power, reference[0], tmp_path / str(n))

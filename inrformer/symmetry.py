@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Permutation', 'random_permutation', 'permute', 'permute_untied', 'permute_ends', 'relative_error',
-           'random_derangement', 'equivariance_error', 'invariance_error']
+           'random_derangement', 'equivariance_error', 'invariance_error', 'align']
 
 # %% ../nbs/01_symmetry.ipynb #28a5a10d
 import math
@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from fastcore.basics import patch, patch_to
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .inr import INR, INRSpec
@@ -210,3 +211,55 @@ def invariance_error(
 ) -> float:
     "The largest relative difference between f(P theta) and f(theta), float64."
     return _measure(fn, inr, lambda plain, perm: plain, trials, generator)
+
+# %% ../nbs/01_symmetry.ipynb #366ebccb
+def _likeness(
+    inr: INR,
+    reference: INR,  # of one INR, or of as many
+    known: dict[int, Tensor | None],  # layers whose order is known; None for one that has no other
+    layer: int,
+) -> Float[Tensor, "b n n"]:
+    "How much neurons of a layer of `inr` (columns) have in common with places of the reference (rows): products, summed over the tensors whose other axis is in `known`."
+    found = inr.tensors[0].new_zeros(len(inr), *[inr.spec.widths[layer]] * 2)
+    for p, mine, theirs in zip(inr.spec.layout, inr.tensors, reference.tensors):
+        for axis, own, other in ((1, p.out, p.inn), (2, p.inn, p.out)):
+            if own == layer and (other is None or other in known):
+                mine, theirs = (t.movedim(axis, 1).reshape(len(t), t.shape[axis], -1) for t in (mine if other is None else _take(mine, known[other], 3 - axis), theirs))
+                found = found + theirs @ mine.mT
+    return found
+
+# %% ../nbs/01_symmetry.ipynb #4a0b5611
+def _assign(likeness: Float[Tensor, "b n n"], before: Int[Tensor, "b n"] | None) -> Int[Tensor, "b n"]:
+    "The best neuron for every place, each once; those that stood there `before`, where nothing is better by more than rounding."
+    best = torch.stack([torch.from_numpy(linear_sum_assignment(one, maximize=True)[1]) for one in likeness.numpy()])
+    if before is None:
+        return best
+    now, then = (likeness.gather(2, index[:, :, None]).sum(dim=(1, 2)) for index in (best, before))
+    better = now - then > 1e-9 * likeness.abs().sum(dim=(1, 2))
+    return torch.where(better[:, None], best, before)
+
+# %% ../nbs/01_symmetry.ipynb #77adaa1c
+def align(
+    inr: INR,
+    reference: INR,  # one INR for all of `inr`, or one for each
+) -> Permutation:
+    """The permutation that brings hidden neurons into the places that their likes have in `reference`: `permute(inr, align(inr, reference))` is near it.
+
+    Weight matching of Git Re-Basin (Ainsworth et al. 2023, algorithm 1): exact for a layer where all others are given, hence a local optimum. The numbers are compared as they are; hand over standardised INRs where no tensor shall
+    weigh more than others. Raises ValueError for INRs of other shapes, another number of them, NaN and infinity.
+    """
+    if (inr.spec.layout, inr.spec.widths) != (reference.spec.layout, reference.spec.widths) or len(reference) not in (1, len(inr)):
+        raise ValueError(f"{inr} cannot be put into the order of {reference}: needed are one or {len(inr)} INRs of the same widths")
+    inr, reference = (x.check_finite().to("cpu", torch.float64) for x in (inr, reference))
+    return Permutation(tuple(index for index in _rounds(inr, reference) if index is not None))
+
+# %% ../nbs/01_symmetry.ipynb #01fe59a8
+def _rounds(inr: INR, reference: INR) -> list[Tensor | None]:
+    "The order of every layer, None for those at the ends: layer by layer, until nothing changes."
+    known: dict[int, Tensor | None] = {0: None, inr.spec.depth: None}
+    while True:
+        before = dict(known)
+        for l in range(1, inr.spec.depth):
+            known[l] = _assign(_likeness(inr, reference, known, l), known.get(l))
+        if all(l in before and torch.equal(known[l], before[l]) for l in range(1, inr.spec.depth)):
+            return [known[l] for l in sorted(known)]

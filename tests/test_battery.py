@@ -18,7 +18,7 @@ from inrformer.moves import transform
 from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS, Reader, load_reader, save_reader, seed_parameters
 from inrformer.splits import Split
-from inrformer.symmetry import equivariance_error, invariance_error, permute, permute_ends, permute_untied, random_derangement, random_permutation, relative_error
+from inrformer.symmetry import align, equivariance_error, invariance_error, permute, permute_ends, permute_untied, random_derangement, random_permutation, relative_error
 from inrformer.training import Train, Workers, train
 
 SMALL = [(2, 4, 1), (2, 5, 3, 1), (3, 4, 6, 3), (1, 3, 4, 5, 3, 2)]
@@ -173,6 +173,15 @@ def test_moves_are_exact_or_refused(spec):
     else:
         points = points_of(spec).expand(3, -1, -1)
         assert relative_error(transform(inr, matrix, shift)(points), inr(points @ matrix.mT + shift[:, None])) < 1e-10
+
+
+@each_spec
+def test_alignment_finds_any_order_again(spec):
+    inr = drawn(spec)
+    moved = permute(inr, random_permutation(spec, 3, generator=seeded(1)))
+    assert torch.equal(permute(moved, align(moved, inr)).flat(), inr.flat())
+    one = permute(moved, align(moved, inr[:1]))
+    assert torch.equal(one[:1].flat(), inr[:1].flat()) and invariance_error(lambda x: permute(x, align(x, inr[:1])).flat(), inr, trials=2, generator=seeded(2)) == 0
 
 
 @each_spec

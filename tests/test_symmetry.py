@@ -1,5 +1,7 @@
 "Permutations, what refuses to be one, the measurements, and the canonical form of a SIREN."
 
+from itertools import permutations
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from inrformer.inr import INR, INRSpec, canonicalize, init_inr
 from inrformer.kinds.siren import flip_signs, random_signs, random_turns, shift_phases
 from inrformer.symmetry import (
     Permutation,
+    align,
     equivariance_error,
     invariance_error,
     permute,
@@ -102,3 +105,33 @@ def test_flips_and_turns_are_of_sirens():
         flip_signs(inr, random_signs(inr.spec, 2))
     with pytest.raises(ValueError, match="signs of hidden layer 1 must be"):
         flip_signs(init_inr(SPEC, 1), (torch.full((1, 8), 2), torch.ones(1, 6, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_order_of_one_layer_is_better_than_the_aligned_one(seed):
+    spec = INRSpec(widths=(2, 4, 4, 1))
+    inr, reference = (init_inr(spec, 1, generator=seeded(k)).to(torch.float64) for k in (seed, seed + 100))
+    found = align(inr, reference)
+
+    def distance(perm: Permutation) -> torch.Tensor:
+        return (permute(inr, perm).flat() - reference.flat()).square().sum()
+
+    orders = torch.tensor(list(permutations(range(4))))
+    for l in range(2):
+        others = (Permutation(tuple(order[None] if k == l else index for k, index in enumerate(found.indices))) for order in orders)
+        assert distance(found) <= min(map(distance, others)) + 1e-12
+
+
+def test_alignment_bears_neurons_that_are_alike():
+    spec = INRSpec(widths=(2, 4, 4, 1))
+    same = INR(tuple(torch.ones(2, *spec.shape(p)) for p in spec.layout), spec)
+    assert align(same, same[:1]).shapes == [(2, 4), (2, 4)]
+
+
+def test_alignment_refuses_what_it_cannot_compare():
+    inr = init_inr(SPEC, 3, generator=seeded())
+    for other in (inr[:2], init_inr(INRSpec(widths=(2, 6, 8, 3)), 3)):
+        with pytest.raises(ValueError, match="needed are one or 3 INRs of the same widths"):
+            align(inr, other)
+    with pytest.raises(ValueError, match="W1 holds NaN"):
+        align(inr.map(lambda t: t * float("nan")), inr)

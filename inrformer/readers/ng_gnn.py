@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['READER', 'NodePlaces', 'GraphEmbedding', 'Messages', 'principal', 'EdgeUpdate', 'GNNLayer', 'NGGNNConfig', 'NGGNN',
-           'tell_neurons']
+           'seen', 'tell_neurons']
 
 # %% ../../nbs/readers/ng_gnn.ipynb #49ce4e6b
 import math
@@ -136,7 +136,7 @@ class NGGNNConfig(ReaderConfig):
 
 # %% ../../nbs/readers/ng_gnn.ipynb #69ab0f66
 class NGGNN(Reader):
-    """NG-GNN (Kofinas et al. 2024): messages along the weights in both directions, folded by principal neighbourhood aggregation; features are an MLP of the channels' vectors.
+    """NG-GNN (Kofinas et al. 2024): messages along the weights in both directions, folded by principal neighbourhood aggregation; features are an MLP of the channels' vectors and the mean of the others.
 
     `edit`: the last edges and nodes say how each number changes.
     """
@@ -149,9 +149,14 @@ class NGGNN(Reader):
         c = self.config
         self.embed = GraphEmbedding(spec, dim=c.dim, edge_dim=c.edge_dim, frequencies=c.frequencies, frequency_std=c.frequency_std)
         self.layers = nn.ModuleList(GNNLayer(spec, c.dim, c.edge_dim) for _ in range(max(c.depth, spec.depth)))
-        self.mlp = nn.Sequential(nn.Linear(spec.widths[-1] * c.dim, c.dim), nn.SiLU())
+        self.mlp = nn.Sequential(nn.Linear((spec.widths[-1] + 1) * c.dim, c.dim), nn.SiLU())
         self.of_edges, self.of_nodes, self.rewrite = nn.Linear(c.edge_dim, 1), nn.Linear(c.dim, len(spec.vectors)), Rewrite(len(spec.layout))
         self.width = c.dim
+
+# %% ../../nbs/readers/ng_gnn.ipynb #059ebabe
+def seen(nodes: list[Float[Tensor, "b _ d"]]) -> Float[Tensor, "b k"]:
+    "The vectors of the channels, and the mean over all other neurons."
+    return torch.cat([nodes[-1].flatten(1), torch.cat(nodes[:-1], dim=1).mean(dim=1)], dim=1)
 
 # %% ../../nbs/readers/ng_gnn.ipynb #79ad66dd
 @patch
@@ -161,7 +166,7 @@ def read(self: NGGNN, inr: INR) -> Float[Tensor, "b k"]:
         nodes = layer(nodes, edges)
         if k < len(self.layers):
             edges = layer.update_edges(nodes, edges)
-    return self.mlp(nodes[-1].flatten(1))
+    return self.mlp(seen(nodes))
 
 # %% ../../nbs/readers/ng_gnn.ipynb #16213015
 @patch

@@ -22,7 +22,7 @@ from ..inr import INR, INRSpec, Statistics
 from ..layers import feed_forward
 from ..reader import UNTIED, Broken, Reader, ReaderConfig
 from .dws import Rewrite
-from .ng_gnn import GraphEmbedding
+from .ng_gnn import GraphEmbedding, seen
 
 # %% ../../nbs/readers/ng_transformer.ipynb #533ccd27
 class RelationalAttention(nn.Module):
@@ -170,7 +170,7 @@ def check(self: NGTConfig) -> None:
 
 # %% ../../nbs/readers/ng_transformer.ipynb #51c01b23
 class NGT(Reader):
-    """NG-T (Kofinas et al. 2024): relational attention along the weights; features are an MLP of the channels' vectors.
+    """NG-T (Kofinas et al. 2024): relational attention along the weights; features are an MLP of the channels' vectors and the mean of the others.
 
     With `probes` every neuron also gets what it holds at learned points. `edit`: the last edges and nodes say how each number changes.
     """
@@ -196,7 +196,7 @@ def _build(self: NGT) -> None:
     self.embed = GraphEmbedding(spec, dim=c.dim, edge_dim=c.edge_dim, frequencies=c.frequencies, frequency_std=c.frequency_std)
     self.probe = ProbeFeatures(spec, probes=c.probes, dim=c.dim) if c.probes else None
     self.layers = nn.ModuleList(RelationalBlock(spec, dim=c.dim, edge_dim=c.edge_dim, heads=c.heads, inner=c.inner) for _ in range(max(c.depth, spec.depth)))
-    self.mlp = nn.Sequential(nn.Linear(spec.widths[-1] * c.dim, 2 * c.dim), nn.ReLU())
+    self.mlp = nn.Sequential(nn.Linear((spec.widths[-1] + 1) * c.dim, 2 * c.dim), nn.ReLU())
     self.of_edges, self.of_nodes, self.rewrite = nn.Linear(c.edge_dim, 1), nn.Linear(c.dim, len(spec.vectors)), Rewrite(len(spec.layout))
     self.width = 2 * c.dim
 
@@ -206,7 +206,7 @@ def body(self: NGT, inr: INR, *, last_edges: bool = False) -> tuple[list[Float[T
     "Nodes and edges after the last block, whose edges are those before it unless asked for."
     nodes, edges = self.embed(self.standard(inr))
     if self.probe is not None:
-        nodes = [nodes[0], *(x + seen for x, seen in zip(nodes[1:], self.probe(inr)))]
+        nodes = [nodes[0], *(x + held for x, held in zip(nodes[1:], self.probe(inr)))]
     for k, layer in enumerate(self.layers, 1):
         nodes = layer(nodes, edges)
         edges = layer.update_edges(nodes, edges) if last_edges or k < len(self.layers) else edges
@@ -215,7 +215,7 @@ def body(self: NGT, inr: INR, *, last_edges: bool = False) -> tuple[list[Float[T
 # %% ../../nbs/readers/ng_transformer.ipynb #14005438
 @patch
 def read(self: NGT, inr: INR) -> Float[Tensor, "b k"]:
-    return self.mlp(self.body(inr)[0][-1].flatten(1))
+    return self.mlp(seen(self.body(inr)[0]))
 
 
 @patch

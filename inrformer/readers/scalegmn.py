@@ -118,7 +118,7 @@ class ScaleGMNConfig(ReaderConfig):
 
 # %% ../../nbs/readers/scalegmn.ipynb #4a189732
 class ScaleGMN(Reader):
-    """ScaleGMN for signs (Kalogeropoulos et al. 2024): messages that know neither the order of hidden neurons nor their signs; features are an MLP of the channels' vectors.
+    """ScaleGMN for signs (Kalogeropoulos et al. 2024): messages that know neither the order of hidden neurons nor their signs; features are an MLP of the channels' vectors and of the mean magnitudes of the others.
 
     `edit`: the last edges and nodes say how each number changes; it turns with its neurons.
     """
@@ -132,7 +132,7 @@ class ScaleGMN(Reader):
         c = self.config
         self.embed = SignedEmbedding(spec, c.dim)
         self.rounds = nn.ModuleList(SignedRound(spec, c.dim, c.bidirectional) for _ in range(max(c.depth, spec.depth)))
-        self.mlp = nn.Sequential(perceptron(spec.widths[-1] * c.dim, c.dim, c.dim), nn.SiLU())
+        self.mlp = nn.Sequential(perceptron((spec.widths[-1] + 1) * c.dim, c.dim, c.dim), nn.SiLU())
         self.rewrite, self.width = SignedRewrite(spec, c.dim), c.dim
 
 # %% ../../nbs/readers/scalegmn.ipynb #6c909d93
@@ -148,7 +148,7 @@ def read(self: ScaleGMN, inr: INR) -> Float[Tensor, "b k"]:
     for k, layer in enumerate(self.rounds, 1):
         nodes = layer(nodes, edges)
         edges = layer.update_edges(nodes, edges) if k < len(self.rounds) else edges
-    return self.mlp(nodes[-1].flatten(1))
+    return self.mlp(torch.cat([nodes[-1].flatten(1), torch.cat(nodes[:-1], dim=1).abs().mean(dim=1)], dim=1))
 
 # %% ../../nbs/readers/scalegmn.ipynb #c0c70fa4
 class SignedRewrite(nn.Module):

@@ -1027,6 +1027,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'inrformer.runs._alone': ('runs.html#_alone', 'inrformer/runs.py'),
                                 'inrformer.runs._check_images': ('runs.html#_check_images', 'inrformer/runs.py'),
                                 'inrformer.runs._cpu_name': ('runs.html#_cpu_name', 'inrformer/runs.py'),
+                                'inrformer.runs._digest_of': ('runs.html#_digest_of', 'inrformer/runs.py'),
                                 'inrformer.runs._finish': ('runs.html#_finish', 'inrformer/runs.py'),
                                 'inrformer.runs._first_on_main': ('runs.html#_first_on_main', 'inrformer/runs.py'),
                                 'inrformer.runs._imports': ('runs.html#_imports', 'inrformer/runs.py'),

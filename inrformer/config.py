@@ -85,10 +85,13 @@ class RunConfig:
 # %% ../nbs/13_config.ipynb #48b7efd0
 def sections(reader: str = "inrformer", objective: str = "classify") -> dict[str, type]:
     "The config classes of a run's sections. Raises ValueError for a reader or an objective that there is not."
+    found = []
     for name, value, known in (("reader", reader, READERS), ("objective", objective, OBJECTIVES)):
-        if value not in list(known):
-            raise ValueError(f"{name} must be one of {list(known)}, not {value!r}")
-    return dict(inputs=Data, fit=Fit, architecture=READERS[reader].Config, task=OBJECTIVES[objective].Config, train=Train)
+        try:
+            found.append(known[value].Config)
+        except KeyError as error:
+            raise ValueError(f"{name} must be one of {list(known)}, not {value!r}") from error
+    return dict(inputs=Data, fit=Fit, architecture=found[0], task=found[1], train=Train)
 
 
 def kinds_of_fields(reader: str = "inrformer", objective: str = "classify") -> dict[str, type]:

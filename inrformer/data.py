@@ -486,7 +486,7 @@ def _stamp(path: Path) -> list[int] | None:
 @patch
 def _noted(self: INRDataset) -> dict[str, Any]:
     "What is noted of the files as they stand there: name, size, time, and the checksum that they had."
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TypeError, KeyError):
         noted = read_json(_notes(self.folder))
         return {name: entry for name, entry in noted.items() if entry["stamp"] == _stamp(self.folder / name)} if isinstance(noted, dict) else {}
     return {}

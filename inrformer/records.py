@@ -61,7 +61,7 @@ def records(experiment: str | None = None, folder: str | Path | None = None) -> 
 def is_stale(record: dict[str, Any]) -> bool:
     "Whether a record was made by other source than that at hand, or with a config of another version."
     try:
-        return record.get("source") != _source(json_text(record["config"]), record["inrs"]["kind"])
+        return record.get("source") != _source(json.dumps(record["config"]), record["inrs"]["kind"])
     except (ValueError, TypeError, KeyError):
         return True
 
@@ -87,7 +87,7 @@ def find_records(configs: list[RunConfig], found: Iterable[dict[str, Any]]) -> l
 
 # %% ../nbs/15_records.ipynb #01ef030b
 def _best(same: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return max(reversed(same), key=lambda r: (bool(r["summary"]), not is_stale(r)), default=None)
+    return same[0] if len(same) == 1 else max(reversed(same), key=lambda r: (bool(r["summary"]), not is_stale(r)), default=None)
 
 # %% ../nbs/15_records.ipynb #41c5af7b
 def stale(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -228,7 +228,7 @@ def _check_one_set(known: dict[str, list[dict[str, Any]]], configs: list[dict[st
 
 def _nameless(config: dict[str, Any]) -> str:
     "A run's config without the name of its images."
-    return json_text(config | dict(inputs=config["inputs"] | dict(dataset=None)), sort_keys=True)
+    return json.dumps(config | dict(inputs=config["inputs"] | dict(dataset=None)), sort_keys=True)
 
 # %% ../nbs/15_records.ipynb #d9e352df
 def counted(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> pd.DataFrame:
@@ -289,7 +289,8 @@ def right(record: dict[str, Any], split: str = "test") -> pd.Series:
     given = (record.get("answers") or {}).get(split)
     if given is None:
         raise ValueError(f"the record of run {record['run_id']} does not hold the answers to its {split} INRs, so nothing can be paired with it: run it again, or leave it out")
-    return pd.Series(np.equal(given["answers"], given["labels"]).astype(float), index=given["ids"]).groupby(level=0).mean()
+    found = pd.Series(np.equal(given["answers"], given["labels"]).astype(float), index=given["ids"]).sort_index()
+    return found if found.index.is_unique else found.groupby(level=0).mean()
 
 
 def paired(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[Paired]:

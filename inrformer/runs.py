@@ -74,6 +74,11 @@ def source_digest(cfg: RunConfig, kind: str) -> str:
     Comments, docstrings and layout have no part in it, and neither have the readers, objectives and kinds that this run does not use.
     """
     roots = (READERS[cfg.reader].__module__, OBJECTIVES[cfg.objective].__module__, KINDS[kind].evaluate.__module__, train.__module__)
+    return _digest_of(roots)
+
+
+@cache
+def _digest_of(roots: tuple[str, ...]) -> str:
     return json_digest({name: _syntax(name) for name in sorted(closure(roots))})
 
 
@@ -137,9 +142,9 @@ class Run:
 
     def _sealed(self) -> tuple[dict[str, Any] | None, dict[str, str]]:
         "The numbers, and the checksums of all files of the run: none where a version before these wrote it."
-        numbers = self._json("summary.json", again := "remove it, and the run is measured again")
-        if numbers is None:
+        if not (self.folder / "summary.json").exists():
             return None, {}
+        numbers = self._json("summary.json", again := "remove it, and the run is measured again")
         seal = numbers.pop("seal", dict(files={})) if isinstance(numbers, dict) else None
         if not isinstance(seal, dict) or seal.get("digest", None if seal["files"] == {} else "") not in (None, _seal_of(numbers, seal["files"])):
             raise ValueError(f"{self.folder / 'summary.json'} is not what was written: {again}")

@@ -1,5 +1,6 @@
 "Experiments and sweeps: killed and resumed, within a budget, several at a time, failures recorded, stale rows named, and the command line on a bare machine."
 
+import io
 import itertools
 import json
 import os
@@ -12,14 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import ROOT
+from PIL import Image
 
 from inrformer.__main__ import main
 from inrformer.config import config_from, flat, run_id
 from inrformer.files import lock
 from inrformer.records import records, write_record
-from inrformer.sweeps import EXPERIMENTS, experiment, sweep, with_seeds
+from inrformer.sweeps import EXPERIMENTS, experiment, sweep, with_seeds, without_places
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=20, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=2, device="cpu")
 ROWS = with_seeds([dict(), dict(aux=False), dict(hint=16)], 2, **SMALL)
@@ -138,6 +143,71 @@ def test_a_row_that_another_experiment_recorded_is_done(cache):
     assert not (cache / "more").exists()
 
 
+def own_pictures(folder, name, seed):
+    "Tables of pictures of one's own, called as one likes."
+    for side, n in (("train", 96), ("test", 48)):
+        pixels = torch.randint(0, 256, (n, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed + n))
+        cells = []
+        for picture in pixels:
+            Image.fromarray(picture.numpy()).save(file := io.BytesIO(), "png")
+            cells.append(dict(bytes=file.getvalue(), path=None))
+        table = pa.table({"image": pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())])), "label": pa.array([i % 10 for i in range(n)])})
+        pq.write_table(table, folder / f"{name}-{side}.parquet")
+    return SMALL | dict(epochs=1, dataset=str(folder / f"{name}-{{split}}.parquet"), reader="flat") | {name: None for name in ("dim", "edge_dim", "depth", "heads", "hint", "query", "features")}
+
+
+def test_a_record_counts_for_its_images_alone(cache):
+    where = dict(out=cache / "runs", folder=cache / "records")
+    row = own_pictures(cache, "pets", 0)
+    (done,) = sweep([row], "example", **where)
+    assert sweep([row], "example", **where) == [done]
+    own_pictures(cache, "pets", 1)
+    with pytest.raises(ValueError, match="the record of run .* is of other images named 'pets' .*: rename your files"):
+        sweep([row], "example", **where)
+    with pytest.raises(FileNotFoundError, match="there is no folder nowhere"):
+        sweep([row | dict(dataset="nowhere/pets-{split}.parquet")], "example", **where)
+    assert [r["run_id"] for r in records(folder=cache / "records")] == [done["run_id"]]
+
+
+def test_a_failure_is_recorded_without_places(cache, capsys):
+    row = own_pictures(cache, "pets", 0)
+    (cache / "pets-train.parquet").write_bytes((cache / "pets-train.parquet").read_bytes()[:-50])
+    (record,) = sweep([row], "example", out=cache / "runs", folder=cache / "records")
+    assert record["error"].startswith("ValueError: pets-train.parquet is no whole parquet file") and str(cache) not in json.dumps(record)
+    for text, said in (("no /a/b.c/d.x here", "no d.x here"), ("at ~/x/y", "at y"), ("1/2 of a/b", "1/2 of a/b"), ("'/tmp/x y'", "'x y'"), ("https://host/page", "https://host/page")):
+        assert without_places(text) == said
+
+
+def test_a_sweep_of_failures_is_no_success(cache, capsys):
+    words = ["sweep", "table2", "--out", str(cache / "DIR"), "--set", *TINY, "fit_lr=1e15"]
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 1 and "table2: 0 of 2 runs are done" in capsys.readouterr().out
+
+
+PARENT = """
+import sys
+from inrformer.sweeps import sweep
+if __name__ == "__main__":
+    sweep([eval(sys.argv[1]) | dict(seed=s, epochs=10_000) for s in range(4)], "example", out=sys.argv[2], folder=sys.argv[2], jobs=2)
+"""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_jobs_end_with_their_sweep_however_it_ends(kind, cache):
+    (cache / "script.py").write_text(PARENT)
+    env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    parent = subprocess.Popen([sys.executable, str(cache / "script.py"), repr(SMALL), str(cache)], env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 240
+    while len(list(cache.glob("example/*/checkpoint-*"))) < 2:
+        assert parent.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+    jobs = psutil.Process(parent.pid).children(recursive=True)
+    os.killpg(parent.pid, kind) if kind == signal.SIGINT else parent.send_signal(kind)
+    assert parent.wait(60) != 0 and psutil.wait_procs(jobs, timeout=60)[1] == []
+    assert len(list(cache.glob("example/*/metrics.jsonl"))) == 2, "no other row was begun"
+
+
 SHARED_SWEEP = """
 import sys
 from pathlib import Path
@@ -208,7 +278,7 @@ def test_a_budget_stops_after_a_checkpoint_and_the_command_goes_on(cache, capsys
     "With a clock that moves by a second whenever it is read: at the start, before the run, and after every epoch."
     words = ["sweep", "table2", "--out", str(cache / "DIR"), "--set", *TINY, "epochs=9"]
     for epochs in (4, 8):
-        monkeypatch.setattr("inrformer.sweeps.time", SimpleNamespace(time=itertools.count().__next__))
+        monkeypatch.setattr("inrformer.sweeps.time", SimpleNamespace(monotonic=itertools.count().__next__))
         main([*words[:4], "--budget", str(4 / 60), *words[4:]])
         assert capsys.readouterr().out == "table2: 0 of 2 runs are done\n"
         (checkpoint,) = (cache / "DIR").glob("table2/*/checkpoint-*")

@@ -29,7 +29,7 @@ def pictures(folder: Path) -> int:
 @pytest.mark.parametrize(("page", "name", "value", "message"), [
     ("fitting.ipynb", "repeat", 3, "unexpected keyword argument 'repeat'"), ("fitting.ipynb", "dataclass", 3, "unexpected keyword argument 'dataclass'"),
     ("fitting.ipynb", "record", "yes", "record must be of type bool, not 'yes'"),
-    ("training.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("training.ipynb", "batch", "many", "of another type than their defaults"),
+    ("training.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("readers.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("training.ipynb", "batch", "many", "of another type than their defaults"),
 ])
 def test_a_benchmark_refuses_what_it_does_not_know(page, name, value, message, tmp_path):
     done = benchmark(page, tmp_path, "-p", name, value)
@@ -61,3 +61,12 @@ def test_the_benchmark_of_training_runs_and_writes_its_record_twice(tmp_path):
     (record,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "training.jsonl").read_text().splitlines())
     assert {row["index"] for row in record["splits"]} == {"demo", "tiny", "even", "base"}
     assert all(row["INRs/s"] > 0 and row["GFLOP per INR"] > 0 for row in record["splits"])
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_readers_runs_and_keeps_its_record(tmp_path):
+    done = benchmark("readers.ipynb", tmp_path, *words(dict(batch=2, repeats=1, only="mlp,inr2vec")))
+    assert done.returncode == 0, done.stderr[-3000:]
+    (kept,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "readers.jsonl").read_text().splitlines())
+    assert {line["reader"] for line in kept["summary"]["readers"]} == {"mlp", "mlp, reorder permute", "mlp, reorder align", "inr2vec", "inr2vec, model published"}
+    assert all(line["INRs/s"] > 0 and line["MB"] > 0 for line in kept["summary"]["readers"]) and pictures(tmp_path) == 1

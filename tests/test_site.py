@@ -287,9 +287,12 @@ def test_the_results_pages_show_whatever_is_on_record(tree):
     assert "25.00" in cells["tbl-table3-full"] and "one seed: no verdict" in cells["tbl-table3-full"], "the last row is the first row's runs on other inits"
     assert "better" in "".join(cells.values()) and "<details>" in cells["tbl-ids"] and run_id(config_from(rows[0])) in cells["tbl-ids"]
     assert "not yet run" not in shown("index.ipynb", tree)["tbl-measured"]
+    readers = shown("readers_table.ipynb", tree)
+    assert "not yet run" not in "".join(text for label, text in readers.items() if label.startswith(("tbl-", "fig-")))
+    assert "not ranked" in readers["tbl-authors"] and "ng_transformer, probes 64" in readers["tbl-matched"] and "better" in readers["tbl-verdicts"]
 
 
-@pytest.mark.parametrize("name", ["ablations.ipynb", "index.ipynb"])
+@pytest.mark.parametrize("name", ["ablations.ipynb", "index.ipynb", "readers_table.ipynb"])
 def test_without_records_everything_is_not_yet_run(name, tree):
     for path in (tree / "figures" / "records").glob("*.jsonl"):
         path.unlink()

@@ -134,8 +134,10 @@ def _build(self: SharedAxes, hears: Hears) -> None:
 @patch
 def forward(self: SharedAxes, tensors: Sequence[Float[Tensor, "b *_"]]) -> list[Float[Tensor, "b *_"]]:
     found: list[Any] = [0] * len(self.where)
+    asked = {(j, kept) for kept, heard, _ in self.groups for j in heard}
+    pooled = {(j, kept): pool(tensors[j], self.where[j].axes, kept, self.reduction) for j, kept in sorted(asked)}
     for (kept, heard, hearing), linear in zip(self.groups, self.maps):
-        gathered = torch.cat([pool(tensors[j], self.where[j].axes, kept, self.reduction) for j in heard], dim=-1)
+        gathered = torch.cat([pooled[j, kept] for j in heard], dim=-1)
         for k, part in zip(hearing, linear(gathered).split([self.outs[k] for k in hearing], dim=-1)):
             found[k] = found[k] + spread(part, kept, self.where[k].axes)
     return found
@@ -153,8 +155,9 @@ class SetAttention(nn.Module):
 # %% ../../nbs/readers/dws.ipynb #a4312f7e
 @patch
 def forward(self: SetAttention, x: Float[Tensor, "b n i"]) -> list[Float[Tensor, "b n _"]]:
-    query, key, value = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, d=self.each)
-    heard = (self.scale * query @ key.mT).softmax(dim=-1) @ value
+    query, key, value = self.qkv(x).chunk(3, dim=-1)
+    query, value = (rearrange(t, "b n (h d) -> b h n d", d=self.each) for t in (query, value))
+    heard = (self.scale * query @ rearrange(key, "b n (h d) -> b h d n", d=self.each)).softmax(dim=-1) @ value
     asked = rearrange(query + heard, "b h n d -> b n (h d)").split(self.outs, dim=-1)
     return [o + mix(o).relu() for o, mix in zip(asked, self.mix)]
 

@@ -17,6 +17,7 @@ from einops import rearrange
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..inr import INR, INRSpec, Statistics
 from ..layers import feed_forward
@@ -87,8 +88,9 @@ class RelationalBlock(nn.Module):
 # %% ../../nbs/readers/ng_transformer.ipynb #4da3af7b
 @patch
 def forward(self: RelationalBlock, nodes: list[Float[Tensor, "b _ d"]], edges: list[Float[Tensor, "b _ _ e"]]) -> list[Float[Tensor, "b _ d"]]:
-    "The nodes after a block."
-    nodes = [self.norms[0](x + o) for x, o in zip(nodes, self.attend(nodes, edges))]
+    "The nodes after a block. What attention computed on the way is computed again for the gradient, and not kept."
+    heard = checkpoint(self.attend, nodes, edges, use_reentrant=False, preserve_rng_state=False) if torch.is_grad_enabled() else self.attend(nodes, edges)
+    nodes = [self.norms[0](x + o) for x, o in zip(nodes, heard)]
     return [self.norms[1](x + self.feed(x)) for x in nodes]
 
 

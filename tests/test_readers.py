@@ -10,15 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-<<<<<<< HEAD
 from inrformer.files import save_tensors
-from inrformer.inr import INRSpec, init_inr
-from inrformer.reader import READERS, load_reader, save_reader
-=======
 from inrformer.inr import INRSpec, Statistics, init_inr
 from inrformer.reader import READERS, load_reader, save_reader, seed_parameters
 from inrformer.readers.dws import SharedAxes, enter, leave, places
->>>>>>> h13
 from inrformer.readers.flat import fit_flat
 from inrformer.splits import Split
 
@@ -133,7 +128,6 @@ def test_one_class_leaves_nothing_to_tell_apart():
         fit_flat(split_of([1] * 5), ("a", "b"))
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("config, said", [
     (dict(depth=10**9), "its config says depth 1000000000, and it holds"), (dict(dim=5000, heads=1), "its config asks for .* of shape"), (dict(depth=3), "its config asks for"),
     (dict(dim="x"), "(?s:.)*dim"), (5, "must be a mapping"),
@@ -155,7 +149,8 @@ def test_a_grid_of_any_size_is_refused(tmp_path):
     save_tensors(tmp_path / "a.safetensors", tensors, about | dict(config=json.dumps(dict(query=10**12))))
     with pytest.raises(ValueError, match="its config says query 1000000000000"):
         load_reader(tmp_path / "a.safetensors")
-=======
+
+
 EDITORS = {
     "dws": dict(dim=8, depth=2, heads=0, reduction="mean"), "nfn_np": dict(dim=8, depth=2, frequencies=4), "nfn_hnp": dict(dim=8, depth=2, frequencies=4), "nft": dict(dim=8, depth=2),
     "ng_gnn": dict(dim=8, edge_dim=8, depth=3, frequencies=4), "ng_transformer": dict(dim=8, edge_dim=8, inner=8, heads=2, depth=3, frequencies=4), "scalegmn": dict(dim=8, depth=3),
@@ -232,4 +227,3 @@ def test_editors_learn_to_scale_and_to_move_each_tensor(name):
 def test_editors_learn_a_random_layer_of_linear_maps(name, steps):
     reader, test = trained_editor(name, mixed, steps=steps, lr=2e-2), init_inr(TINY, 200, generator=seeded(99))
     assert missed(reader, test, mixed) < 0.5 * beyond_scaling(reader, test, mixed)
->>>>>>> h13

@@ -68,6 +68,17 @@ each_kind = pytest.mark.parametrize("kind", list(KINDS))
 each_reader = pytest.mark.parametrize("name", list(READERS))
 
 
+def pairs() -> Iterator[Any]:
+    "Every reader on every spec; of the small ones, `make test` takes all shapes of the usual kind, and one of every other."
+    for name, case in product(READERS, cases()):
+        spec, = case.values
+        late = case.marks or spec.kind != INRSpec.kind and spec.widths[1:] != SMALL[2][1:]
+        yield pytest.param(name, spec, id=f"{case.id}-{name}", marks=pytest.mark.grid if late else ())
+
+
+each_pair = pytest.mark.parametrize("name, spec", list(pairs()))
+
+
 def drawn(spec: INRSpec, n: int = 3, seed: int = 0) -> INR:
     "Starts in float64."
     return init_inr(spec, n, generator=seeded(seed)).to(torch.float64)
@@ -239,8 +250,7 @@ def test_canonical_forms_of_ties_know_no_order(spec):
 # readers
 
 
-@each_spec
-@each_reader
+@each_pair
 def test_readers_see_the_function_and_not_the_order(name, spec):
     reader, inr = reader_of(name, spec).double().eval(), drawn(spec)
     logits = reader(inr)
@@ -253,8 +263,7 @@ def test_readers_see_the_function_and_not_the_order(name, spec):
     assert torch.equal(stages["logits"], logits) and torch.equal(stages["features"], reader.features(inr))
 
 
-@each_spec
-@each_reader
+@each_pair
 def test_edits_are_equivariant_and_hints_are_heard(name, spec):
     reader, inr = reader_of(name, spec).double().eval(), drawn(spec)
     points = grid(*[3] * spec.coordinates).double().expand(3, -1, -1) / 2
@@ -272,8 +281,7 @@ def test_edits_are_equivariant_and_hints_are_heard(name, spec):
             reader(inr, points)
 
 
-@each_spec
-@each_reader
+@each_pair
 def test_readers_survive_files(name, spec, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     for dtype in (torch.float32, torch.float64):
@@ -285,8 +293,7 @@ def test_readers_survive_files(name, spec, tmp_path, monkeypatch):
         assert torch.equal(again(inr), reader(inr))
 
 
-@each_spec
-@each_reader
+@each_pair
 def test_broken_readers_are_noticed(name, spec):
     inr, perm = drawn(spec), random_derangement(spec, 3, generator=seeded(1))
     for title, broken in READERS[name].broken.items():

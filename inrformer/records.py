@@ -38,12 +38,14 @@ def record_of(this: Run) -> dict[str, Any]:
 def write_record(record: dict[str, Any], experiment: str, folder: str | Path | None = None) -> Path:
     """Put a record into `<experiment>.jsonl`, in place of an older one of the same run, but no failure in place of what ended.
 
-    The file is replaced at once, and several sweeps may share it; only lines of this run are read.
+    The file is replaced at once, and several sweeps may share it; only lines of this run are read. Raises ValueError, naming the line, when one is torn.
     """
     path = Path(folder or records_folder()).expanduser() / f"{experiment}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock(path):
         lines, mine = path.read_bytes().splitlines(keepends=True) if path.exists() else [], json_text(record["run_id"]).encode()
+        if not all(line.endswith(b"}\n") for line in lines):
+            read_lines(path)
         same = {i: json.loads(line) for i, line in enumerate(lines) if mine in line}
         old = [i for i, r in same.items() if r["run_id"] == record["run_id"] and not (r.get("summary") and not record.get("summary"))]
         kept = b"".join(line for i, line in enumerate(lines) if i not in old)

@@ -292,8 +292,8 @@ def test_an_omega_for_each_layer_is_absorbed():
     for omega, w, b in zip(omegas, hidden, biases):
         x = torch.sin(omega * (x @ w[0].T + b[0]))
     assert (from_state_dict(to_state_dict(plain), "nfn", omega=omegas)(points)[0] - (x @ last[0].T + shift[0])).abs().max() < 1e-12
-    with pytest.raises(ValueError, match=r"has 3 hidden layers, and omega=\[30, 1\] is for 2"):
-        from_state_dict(to_state_dict(plain), "nfn", omega=[30, 1])
+    with pytest.raises(ValueError, match=r"has 3 hidden layers, and omega=\[30.0, 1.0\] is for 2"):
+        from_state_dict(to_state_dict(plain), "nfn", omega=[30.0, 1.0])
 
 
 def test_files_that_hold_something_else_say_what(tmp_path):

@@ -508,7 +508,7 @@ def _spec_of(metadata: dict[str, str], path: str | Path) -> INRSpec:
     except ValueError as error:
         raise ValueError(f"{path} carries no readable INRSpec: {error}") from error
 
-
+# %% ../nbs/00_inr.ipynb #716541b3
 def _inr_of(tensors: tuple[Tensor, ...], spec: INRSpec, path: str | Path) -> INR:
     "The INRs of a file's tensors."
     if not all(t.is_floating_point() for t in tensors):
@@ -545,7 +545,7 @@ def of(
     scale = _scales(inr.spec, (share * (variance + (mean - overall).square())).sum(0).sqrt(), overall)
     return cls(overall.float(), scale.float(), peak.masked_fill(peak == 0, 1).float())
 
-
+# %% ../nbs/00_inr.ipynb #96e2e589
 def _moments(inr: INR) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     "How many INRs there are, and mean, variance and largest magnitude of each tensor, in float64."
     columns = [t.detach().double().flatten() for t in inr.tensors]

@@ -19,6 +19,7 @@ from test_repo import BIN, NOTEBOOKS, ROOT, check, run, tracked, tree  # noqa: F
 
 from inrformer.__main__ import COMMANDS
 from inrformer.config import check_names, config_from, flat, identity, parse_fields, run_id
+from inrformer.demo import PARTS
 from inrformer.records import paired, records
 from inrformer.runs import source_digest
 from inrformer.sweeps import EXPERIMENTS, experiment
@@ -213,6 +214,7 @@ def test_tables_regenerate_from_the_records(name):
 def test_the_run_page_shows_a_committed_record():
     shown = "".join("".join(filter(None, text_of(c))) for c in PAGES["train.ipynb"].cells if c.cell_type == "code")
     demo = json.loads((ROOT / "inrformer" / "demo" / "record.json").read_text())
+    assert set(demo.pop("files")) == set(PARTS), "the record of the demo says what else is in it"
     committed = next((r for r in records("digits") if r["run_id"] == demo["run_id"]), None)
     assert committed == demo, "run `make demo`: figures/records has not the run whose model ships"
     assert flat(demo["config"])["head"] == "translate" and demo["reads"] == "target INR", "index.ipynb says what the shipped head reads"

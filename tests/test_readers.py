@@ -222,7 +222,7 @@ def test_editors_learn_to_scale_and_to_move_each_tensor(name):
 
 
 @pytest.mark.parametrize(("name", "steps"), [
-    ("dws", 60), ("nfn_np", 150), ("nfn_hnp", 120), pytest.param("nft", 120, marks=pytest.mark.slow), pytest.param("ng_gnn", 120, marks=pytest.mark.slow), pytest.param("ng_transformer", 120, marks=pytest.mark.slow),
+    ("dws", 60), ("nfn_np", 150), ("nfn_hnp", 120), *(pytest.param(name, 120, marks=pytest.mark.grid) for name in ("nft", "ng_gnn", "ng_transformer")),
 ])
 def test_editors_learn_a_random_layer_of_linear_maps(name, steps):
     reader, test = trained_editor(name, mixed, steps=steps, lr=2e-2), init_inr(TINY, 200, generator=seeded(99))

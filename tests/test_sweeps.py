@@ -200,7 +200,7 @@ def test_jobs_end_with_their_sweep_however_it_ends(kind, cache):
     env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     parent = subprocess.Popen([sys.executable, str(cache / "script.py"), repr(SMALL), str(cache)], env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 240
-    while len(list(cache.glob("example/*/checkpoint-*"))) < 2:
+    while len({checkpoint.parent for checkpoint in cache.glob("example/*/checkpoint-*")}) < 2:
         assert parent.poll() is None and time.monotonic() < end
         time.sleep(0.1)
     jobs = psutil.Process(parent.pid).children(recursive=True)

@@ -12,7 +12,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args
 
@@ -96,8 +96,12 @@ def sections(reader: str = "inrformer", objective: str = "classify") -> dict[str
 
 def kinds_of_fields(reader: str = "inrformer", objective: str = "classify") -> dict[str, type]:
     "Every flat field of a run, and its type: the names that `-p`, `--set` and make take."
-    own = dict(protocol=str, reader=str, objective=str)
-    return own | {f.name: (get_args(f.type) or (f.type,))[0] for kind in sections(reader, objective).values() for f in fields(kind)}
+    return _kinds(*sections(reader, objective).values())
+
+
+@cache
+def _kinds(*parts: type) -> dict[str, type]:
+    return dict(protocol=str, reader=str, objective=str) | {f.name: (get_args(f.type) or (f.type,))[0] for part in parts for f in fields(part)}
 
 # %% ../nbs/13_config.ipynb #a8a2d176
 def check_names(names: Iterable[str], reader: str = "inrformer", objective: str = "classify") -> None:
@@ -135,8 +139,13 @@ def config_from(values: dict[str, Any]) -> RunConfig:
 
 def _rehearse(cfg: RunConfig) -> None:
     "Make the reader and one move of a network at its start: what cannot work is refused before anything is fitted."
-    spec = cfg.fit.spec(1) if cfg.fit else INRSpec.from_json(json.dumps(read_card(cfg.inputs.data)["spec"]))
+    spec = _spec(cfg.fit) if cfg.fit else INRSpec.from_json(json.dumps(read_card(cfg.inputs.data)["spec"]))
     _try(cfg.reader, spec, cfg.architecture, cfg.train.augment)
+
+
+@cache
+def _spec(fit: Fit) -> INRSpec:
+    return fit.spec(1)
 
 
 @cache
@@ -167,7 +176,7 @@ _OF_INRS = ("dataset", "n_train", "n_test")
 def _nested(values: dict[str, Any], given: dict[str, Any]) -> RunConfig:
     "The sections of flat values. Raises ValueError for fields that say how INRs are fitted which are there already."
     parts = sections(values["reader"], values["objective"])
-    built = {name: kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values}) for name, kind in parts.items() if name != "fit" or "data" not in given}
+    built = {name: _section(kind, {f.name: values[f.name] for f in fields(kind) if f.name in values}) for name, kind in parts.items() if name != "fit" or "data" not in given}
     if "data" in given:
         idle = sorted(({f.name for f in fields(Fit)} | set(_OF_INRS)) & set(given))
         if idle:
@@ -175,10 +184,26 @@ def _nested(values: dict[str, Any], given: dict[str, Any]) -> RunConfig:
         built["fit"] = None
     return RunConfig(**{f.name: built.get(f.name, values.get(f.name)) for f in fields(RunConfig)})
 
+
+_MADE: dict[tuple[type, str], Any] = {}
+
+
+def _section(kind: type, values: dict[str, Any]) -> Any:
+    "A section with these values, checked once however many of a grid's rows have it."
+    key = kind, repr(values)
+    if key not in _MADE:
+        _MADE[key] = kind(**values)
+    return _MADE[key]
+
 # %% ../nbs/13_config.ipynb #00152cf5
+def _plain(cfg: RunConfig) -> dict[str, Any]:
+    "A config's sections as dicts of their own."
+    return {name: dict(vars(value)) if is_dataclass(value) else value for name, value in vars(cfg).items()}
+
+
 def flat(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
     "All fields of a config, or of its JSON, without their sections."
-    values = asdict(config) if isinstance(config, RunConfig) else config
+    values = _plain(config) if isinstance(config, RunConfig) else config
     return {inner: v for name, value in values.items() for inner, v in (value.items() if isinstance(value, dict) else [(name, value)]) if (name, value) != ("fit", None)}
 
 
@@ -193,7 +218,7 @@ def from_json(values: dict[str, Any]) -> RunConfig:
 # %% ../nbs/13_config.ipynb #539825d0
 def identity(cfg: RunConfig) -> dict[str, Any]:
     "What a run is known by: all of its config but the device, images by their name, INRs by their digest, never by a path."
-    values = asdict(cfg)
+    values = _plain(cfg)
     values["train"].pop("device")
     if cfg.inputs.data is None:
         values["inputs"]["dataset"] = source_name(cfg.inputs.dataset)

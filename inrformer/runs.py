@@ -68,12 +68,12 @@ def kind_of(cfg: RunConfig) -> str:
     return cfg.fit.kind if cfg.fit else read_card(cfg.inputs.data)["spec"].get("kind", INRSpec.kind)
 
 
-def source_digest(cfg: RunConfig, kind: str) -> str:
-    """Twelve hexadecimal digits of the syntax of all modules that the run's reader, objective and loop and the INRs' kind import.
+def source_digest(reader: str, objective: str, kind: str) -> str:
+    """Twelve hexadecimal digits of the syntax of all modules that a run's reader, objective and loop and its INRs' kind import, each given by its name.
 
     Comments, docstrings and layout have no part in it, and neither have the readers, objectives and kinds that this run does not use.
     """
-    roots = (READERS[cfg.reader].__module__, OBJECTIVES[cfg.objective].__module__, KINDS[kind].evaluate.__module__, train.__module__)
+    roots = (READERS[reader].__module__, OBJECTIVES[objective].__module__, KINDS[kind].evaluate.__module__, train.__module__)
     return _digest_of(roots)
 
 
@@ -93,7 +93,6 @@ def closure(roots: tuple[str, ...]) -> set[str]:
     return found
 
 # %% ../nbs/14_runs.ipynb #96d405a0
-@cache
 def _tree(name: str) -> ast.Module:
     "The syntax tree of a module."
     module = sys.modules.get(name)
@@ -117,7 +116,7 @@ def _imports(name: str) -> tuple[str, ...]:
 @cache
 def _syntax(name: str) -> str:
     "A digest of a module's syntax tree without docstrings and other strings that stand alone."
-    tree = copy.deepcopy(_tree(name))
+    tree = _tree(name)
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) and isinstance(n.value.value, str))] or [ast.Pass()]
@@ -275,7 +274,7 @@ def _check_images(this: Run, images: tuple[Images, Images] | None) -> None:
 
 def _tell_source(this: Run) -> None:
     "Warn when a finished run was made by other source than that at hand."
-    if this.record_parts["source"] != source_digest(this.config, kind_of(this.config)):
+    if this.record_parts["source"] != source_digest(this.config.reader, this.config.objective, kind_of(this.config)):
         warnings.warn(f"the run {this.folder.name} was made by other source than that at hand, and is shown as it was: run(..., again=True) makes it anew", stacklevel=3)
 
 
@@ -349,7 +348,7 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
     objective = objective_for(cfg, dataset.card["classes"])
     reader = reader_for(cfg, objective, training)
     kind = dataset.spec.kind
-    about = dict(source=source_digest(cfg, kind), inrs=dict(kind=kind, recipe=dataset.recipe, bits=dataset.digest), reads=reader.reads)
+    about = dict(source=source_digest(cfg.reader, cfg.objective, kind), inrs=dict(kind=kind, recipe=dataset.recipe, bits=dataset.digest), reads=reader.reads)
     if is_main():
         this.folder.mkdir(parents=True, exist_ok=True)
         for name, value in (("config", identity(cfg)), ("env", environment(workers)), ("about", about)):
@@ -401,7 +400,7 @@ def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]
     held = training.inr[n : 2 * n] if validation is None else validation.inr[:n]
     bare = replace(this.config, architecture=replace(this.config.architecture, depth=0))
     beside = Run(this.folder.parent / run_id(bare), bare)
-    comparable = beside.summary and beside.record_parts["source"] == source_digest(bare, dataset.spec.kind)
+    comparable = beside.summary and beside.record_parts["source"] == source_digest(bare.reader, bare.objective, dataset.spec.kind)
     return rendered(reader, training.inr[:n], held, beside.model if comparable else None)
 
 

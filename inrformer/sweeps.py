@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from .config import PROTOCOLS, RunConfig, config_from, identity, run_id
 from .files import json_text
-from .records import check_images, find_records, record_of, records, records_folder, stale, write_record
+from .records import Record, check_images, find_records, record_of, records, records_folder, stale, write_record
 from .runs import Busy, images_digest, kind_of, run, source_digest
 from .training import agreed, is_main, is_shared
 
@@ -133,7 +133,7 @@ def experiment(name: str, protocol: str | None = None) -> tuple[str, list[Row]]:
     return name if len(several) == 1 else f"{name}-{protocol}", [row for row in rows if protocol in (None, row["protocol"])]
 
 # %% ../nbs/16_sweeps.ipynb #5fada3ff
-def known(folder: str | Path | None = None) -> list[dict[str, Any]]:
+def known(folder: str | Path | None = None) -> list[Record]:
     "All records in `folder` and among the committed ones."
     return [r for place in dict.fromkeys((records_folder(), Path(folder or records_folder()))) for r in records(folder=place)]
 
@@ -148,7 +148,7 @@ def sweep(
     jobs: int = 1,  # runs at a time, each in a process of its own when there are several
     again: bool = False,  # run those again whose record is of other source; they are only named otherwise
     progress: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Run every row that has no record yet, there or among the committed ones, and return the records of all that have one, failures (with `error`) among them.
 
     Raises ValueError for fewer than one job and for several under torchrun, where the processes already share every run, and RuntimeError when one of
@@ -176,7 +176,7 @@ def sweep(
     return list(filter(None, find_records(configs, known(folder))))
 
 # %% ../nbs/16_sweeps.ipynb #8e0903fe
-def _check_known(configs: list[RunConfig], best: list[dict[str, Any] | None]) -> None:
+def _check_known(configs: list[RunConfig], best: list[Record | None]) -> None:
     "Raise ValueError when what counts as done was made of other images, and FileNotFoundError when there are none to compare."
     digests: dict[str, str] = {}
     for cfg, record in zip(configs, best):
@@ -187,7 +187,7 @@ def _check_known(configs: list[RunConfig], best: list[dict[str, Any] | None]) ->
             check_images(record, digests[images])
 
 # %% ../nbs/16_sweeps.ipynb #5bc402b0
-def _attempts(todo: list[tuple[RunConfig, bool]], jobs: int, how: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
+def _attempts(todo: list[tuple[RunConfig, bool]], jobs: int, how: dict[str, Any]) -> Iterator[Record | None]:
     "What `_attempt` says of each config, as soon as it is known. Whatever ends this early ends the jobs as well."
     if jobs == 1:
         yield from (_attempt(cfg, again, **how) for cfg, again in todo)
@@ -217,7 +217,7 @@ def _end_with_the_sweep() -> None:
     os._exit(1)
 
 # %% ../nbs/16_sweeps.ipynb #fbe1aed5
-def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | None, limit: float, progress: bool) -> dict[str, Any] | None:
+def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | None, limit: float, progress: bool) -> Record | None:
     "The record of one run, or of its failure; None when the clock passed `limit` first, or another process is at it. Raises RuntimeError when a process that shared it is gone."
     def over() -> bool:
         return time.monotonic() > limit
@@ -235,7 +235,7 @@ def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | 
         if isinstance(error, dist.DistError) or is_shared() and "gloo" in str(error):
             raise RuntimeError(f"a process that shared the run {run_id(cfg)} is gone: start all of them again, and it resumes") from error
         kind, said = kind_of(cfg), without_places(f"{type(error).__name__}: {error}")
-        return dict(run_id=run_id(cfg), config=identity(cfg), source=source_digest(cfg, kind), inrs=dict(kind=kind), summary=None, error=said)
+        return dict(run_id=run_id(cfg), config=identity(cfg), source=source_digest(cfg.reader, cfg.objective, kind), inrs=dict(kind=kind), summary=None, error=said)
     return record_of(this) if this.summary else None
 
 # %% ../nbs/16_sweeps.ipynb #5d75e087

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from jaxtyping import install_import_hook
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
 # from here on the shapes and types in inrformer's signatures are checked at every call
 install_import_hook(["inrformer", "toys"], "beartype.beartype")
@@ -20,6 +22,12 @@ def alone_at_runs() -> FileLock:
     "Held by a test that makes, or opens, the run of `make train` in the project's own `runs`: two at a time would find it busy."
     (ROOT / "runs").mkdir(exist_ok=True)
     return FileLock(ROOT / "runs" / ".tests.lock")
+
+
+def parameterized(page: Path, **values: object) -> list[str]:
+    "The code cells that `papermill PAGE -p name value` executes."
+    notebook = parameterize_notebook(load_notebook_node(str(page)), values, kernel_name="python3", language="python")
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from inrformer.config import config_from, flat, from_json, identity, run_id
-from inrformer.files import write_json, write_lines
+from inrformer.files import json_text, write_json, write_lines
 from inrformer.records import (
     Paired, counted, effects, find_record, holm, is_stale, judged, p_value, paired, record_of, records, residuals, results, right, row_name, runs_of, stale, table, unseen, write_record,
 )
@@ -23,7 +23,7 @@ SOURCES = {}
 
 def source_of(cfg):
     "The present source, read once for each reader."
-    return SOURCES.setdefault(cfg.reader, source_digest(cfg, "siren"))
+    return SOURCES.setdefault(cfg.reader, source_digest(cfg.reader, cfg.objective, "siren"))
 
 
 def answers(share, n=20, ids=None):
@@ -161,6 +161,20 @@ def test_a_damaged_record_is_named(tmp_path):
     for call in (lambda: records("example", tmp_path), lambda: write_record(record(ROWS[1]), "example", tmp_path)):
         with pytest.raises(ValueError, match="line 2 of .*example.jsonl is damaged"):
             call()
+
+
+def test_a_record_is_parsed_as_far_as_it_is_read(tmp_path):
+    whole = record(ROWS[0], 0.5) | dict(history=[dict(epoch=1)], answers=dict(test=answers(0.5)))
+    whole = {name: whole[name] for name in sorted(whole, key=["history", "answers"].count)}
+    path = write_record(whole, "example", tmp_path)
+    (found,) = records("example", tmp_path)
+    assert found == whole and json_text(found) == json_text(whole) and list(found) == list(whole) and found.get("error") is None
+    path.write_text(path.read_text().replace('"epoch": 1', '"epoch" 1'))
+    (found,) = records("example", tmp_path)
+    assert found and found["summary"] == whole["summary"]
+    for asked in (lambda: found["answers"], lambda: dict(found), lambda: json_text(found)):
+        with pytest.raises(ValueError, match="line 1 of .*example.jsonl is damaged"):
+            asked()
 
 
 def test_an_effect_is_read_seed_by_seed():

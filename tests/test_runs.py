@@ -14,7 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from conftest import ROOT, alone_at_runs
+from conftest import ROOT, alone_at_runs, parameterized
+from IPython.core.interactiveshell import InteractiveShell
 from test_images import pictures, write_table
 
 import inrformer.runs
@@ -159,7 +160,7 @@ def test_the_source_of_a_run_on_a_folder_is_that_of_the_kind_in_it(cache):
     first = run(BASE | dict(kind="relu", reader="deepsets", epochs=1), out=cache)
     this = run(dict(data=str(first.dataset.folder), val_parts=5, epochs=1, reader="deepsets"), out=cache)
     about = this.record_parts
-    assert about["inrs"]["kind"] == "relu" and about["source"] == source_digest(this.config, "relu") != source_digest(this.config, "siren")
+    assert about["inrs"]["kind"] == "relu" and about["source"] == source_digest("inrformer", "classify", "relu") != source_digest("inrformer", "classify", "siren")
     assert not is_stale(record_of(this)), "from the record alone, wherever its INRs are"
 
 
@@ -230,13 +231,12 @@ def test_source_is_the_syntax_of_what_a_run_uses(tmp_path, monkeypatch):
     digests = []
     for text in ('"A tool."\ndef f(x):\n    return x + 1\n', '"Another sentence."\ndef f(x):\n    "Adds."\n    # one\n    return x + 1\n', "def f(x):\n    return x + 2\n"):
         path.write_text(text)
-        for remembered in (inrformer.runs._tree, inrformer.runs._imports, inrformer.runs._syntax):
+        for remembered in (inrformer.runs._imports, inrformer.runs._syntax):
             remembered.cache_clear()
         digests.append(inrformer.runs._syntax("tool"))
     assert digests[0] == digests[1] != digests[2]
-    base, deepsets = config_from({}), config_from(dict(reader="deepsets"))
-    assert source_digest(base, "siren") != source_digest(deepsets, "siren") == source_digest(config_from(dict(reader="deepsets", seed=3)), "siren")
-    assert source_digest(base, "siren") != source_digest(base, "relu")
+    assert source_digest("inrformer", "classify", "siren") != source_digest("deepsets", "classify", "siren")
+    assert source_digest("inrformer", "classify", "siren") != source_digest("inrformer", "classify", "relu")
 
 
 def test_a_run_stopped_between_epochs_is_resumed(cache):
@@ -344,27 +344,39 @@ def parameters(values):
     return [word for name, value in values.items() for word in ("-p", name, value)]
 
 
+def test_papermill_is_refused_a_parameter_that_is_none(cache):
+    done = papermill("out.ipynb", "-p", "hnt", 64, cache=cache)
+    assert done.returncode != 0 and "no parameter 'hnt'; did you mean 'hint'?" in done.stderr
+
+
 @pytest.mark.parametrize(("name", "message"), [
-    ("hnt", "no parameter 'hnt'; did you mean 'hint'?"), ("copy", "there is no parameter 'copy'"), ("config_from", "there is no parameter 'config_from'"),
-    ("open", "there is no parameter 'open'"), ("_hint", "no parameter '_hint'"),
+    ("copy", "there is no parameter 'copy'"), ("config_from", "there is no parameter 'config_from'"), ("open", "there is no parameter 'open'"), ("_hint", "no parameter '_hint'"),
 ])
-def test_a_parameter_that_is_none_is_refused(name, message, cache):
-    done = papermill("out.ipynb", "-p", name, 64, cache=cache)
-    assert done.returncode != 0 and message in done.stderr
+def test_a_parameter_that_is_a_name_of_something_else_is_refused(name, message):
+    cells = parameterized(NOTEBOOK, **{name: 64})
+    shell = InteractiveShell.instance()
+    for cell in cells[: 1 + next(k for k, cell in enumerate(cells) if "cfg = config_from(" in cell)]:
+        done = shell.run_cell(cell, store_history=True)
+    shell.reset()
+    assert isinstance(done.error_in_exec, TypeError) and message in str(done.error_in_exec)
 
 
-@pytest.mark.parametrize("more", [dict(), dict(reader="deepsets", kind="relu", final=True)], ids=["inrformer", "deepsets"])
-def test_papermill_runs_and_without_an_output_path_writes_the_notebook_to_its_output(more, cache):
-    small = (SMALL if not more else BASE) | dict(n_train=300, n_test=64, epochs=1) | more
+def pictures_of(notebook):
+    "Pictures in the outputs of a notebook that ran to its end."
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == "error"]
+    return sum("image/png" in o.get("data", {}) for o in outputs)
+
+
+def test_papermill_without_an_output_path_writes_the_notebook_to_its_output(cache):
+    small = BASE | dict(n_train=300, n_test=64, epochs=1, reader="deepsets", kind="relu", final=True)
     done = papermill(*parameters(small), cache=cache)
     assert done.returncode == 0, done.stderr[-3000:]
     notebook = nbformat.reads(done.stdout, 4)
-    assert not [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
     found = json.loads(next((cache / "runs").glob("*/*/summary.json")).read_text())
     text = "".join(str(o.get("data", {}).get("text/plain", "")) for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
     assert "parameters" in text and str(found["parameters"]) in text
-    drawn = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})]
-    assert len(drawn) >= (4 if more else 5)
+    assert pictures_of(notebook) >= 4
 
 
 @pytest.mark.slow
@@ -372,7 +384,7 @@ def test_the_literal_command_with_its_output_redirected(cache):
     env = os.environ | dict(INRFORMER_CACHE=str(cache / "cache"), PYTHONPATH=str(ROOT), PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     with alone_at_runs(), open(cache / "out.ipynb", "w") as out:
         subprocess.run(["papermill", "nbs/train.ipynb", "-p", "hint", "256"], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, check=True, timeout=1200)
-    assert nbformat.read(cache / "out.ipynb", 4).metadata.papermill.exception is None
+    assert pictures_of(nbformat.read(cache / "out.ipynb", 4)) >= 5
     summary = last_run(ROOT / "runs").summary
     assert summary["protocol"] == "digits" and summary["test_accuracy"] > 0.9 and summary["invariance_error"] < 1e-10
 

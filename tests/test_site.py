@@ -252,7 +252,7 @@ def made_up(rows, right=lambda k: 500 + k):
         summary = dict(val_accuracy=0.4, test_accuracy=right(k) / 1000, test_other_accuracy=right(k) / 2000, psnr=30.0, parameters=1000 * (k + 1), protocol=cfg.protocol,
                        train_seconds=60.0, dataset="made-up", fit_seconds=1.0)
         found.append(dict(
-            run_id=run_id(cfg), config=config, env=dict(threads=1, processes=1, torch="made up", device="made up", precision="fp32"), source=source_digest(cfg, "siren"), inrs=dict(kind="siren", recipe="r", bits="b"),
+            run_id=run_id(cfg), config=config, env=dict(threads=1, processes=1, torch="made up", device="made up", precision="fp32"), source=source_digest(cfg.reader, cfg.objective, "siren"), inrs=dict(kind="siren", recipe="r", bits="b"),
             reads="input INR", summary=summary, history=[dict(epoch=e, cross_entropy=1 / e, val_accuracy=0.4) for e in (1, 2)],
             answers={"test": answers(right(k)), "test-other": answers(right(k) // 2)}))
     return found

@@ -385,10 +385,8 @@ class Rows:
     def __getitem__(self, picks: Int[np.ndarray, "b"]) -> Float[Tensor, "b p"]:
         "The rows at these places."
         rows, shard = torch.empty(len(picks), self.numbers), np.searchsorted(self.starts, picks, side="right") - 1
-        order = np.argsort(shard, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1) if len(order) else []:
-            k = shard[places[0]]
-            rows.numpy()[places] = self.shards[k][picks[places] - self.starts[k]]
+        for row, k, place in zip(rows.numpy(), shard.tolist(), (picks - self.starts[shard]).tolist()):
+            row[:] = self.shards[k][place]
         return rows
 
 # %% ../nbs/07_data.ipynb #12283006

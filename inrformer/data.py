@@ -908,6 +908,7 @@ def check(self: Fit) -> None:
     self.one_of(kind=tuple(KINDS), bias_init=("uniform", "zero"), init=INIT_POLICIES, test_init=("same", "other"))
     self.at_least(1, "fit_steps", "inits", "copies")
     self.positive("omega", "fit_lr")
+    self.below(1e6, "omega")
     self.below(2**53, "fit_seed")
     init_seeds(self.init, [0], copy=self.copies - 1, inits=self.inits)
     if (self.init, self.test_init) == ("independent", "other"):

@@ -2,12 +2,19 @@
 
 import itertools
 import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 
 from inrformer.config import config_from, run_id
@@ -127,3 +134,65 @@ def test_some_operations_fail(power, reference, tmp_path):
 def test_every_operation_fails(power, reference, tmp_path):
     for n in range(reference[1]):
         trial(n, power, reference[0], tmp_path / str(n))
+
+
+USERS = """
+import os, sys
+from pathlib import Path
+from inrformer.runs import run
+
+row, home = eval(sys.argv[1]), Path(sys.argv[2])
+os.umask(int(sys.argv[3], 8))
+
+def second_user():
+    "What the one who did not make the cache can do with it."
+    os.setgid(65534), os.setuid(65534)
+    for seed, fit_seed in ((0, 0), (1, 0), (0, 1)):
+        try:
+            print(run(row | dict(seed=seed, fit_seed=fit_seed), out=home / "theirs").summary["test_accuracy"], flush=True)
+        except PermissionError as error:
+            print(error, flush=True)
+
+(home / "theirs").mkdir()
+(home / "theirs").chmod(0o777)
+print(run(row, out=home / "ours").summary["test_accuracy"], flush=True)
+next(home.glob("cache/inrs/*/card.json")).unlink() if sys.argv[3] == "0" else None
+if pid := os.fork():
+    os.waitpid(pid, 0)
+else:
+    second_user()
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be two users")
+@pytest.mark.parametrize("mask", ["022", "0"], ids=["theirs to read", "theirs to write, and unfinished"])
+def test_two_users_share_a_cache(mask):
+    with tempfile.TemporaryDirectory() as home:
+        os.chmod(home, 0o777)
+        env = os.environ | dict(INRFORMER_CACHE=f"{home}/cache", PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+        done = subprocess.run([sys.executable, "-c", USERS, repr(ROW), home, mask], cwd=home, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    ours, same, *others = done.stdout.splitlines()
+    assert ours == same and len(others) == 2, done.stderr[-3000:]
+    assert float(others[0]) >= 0 and (float(others[1]) >= 0 if mask == "0" else "Permission denied" in others[1] and "cache" in others[1])
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_of_two_processes_is_killed(rank, tmp_path):
+    long = ROW | dict(epochs=40)
+    (tmp_path / "script.py").write_text(f"from inrformer.runs import run\nimport sys\nrun({long!r}, experiment='tiny', out=sys.argv[1])\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "script.py")]
+    env = os.environ | dict(INRFORMER_CACHE=str(tmp_path / "cache"), PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    subprocess.run([*command, str(tmp_path / "whole")], env=env, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=120)
+    folder = tmp_path / "cut" / "tiny" / run_id(config_from(long))
+    agent = subprocess.Popen([*command, str(tmp_path / "cut")], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(folder.glob("checkpoint-0000[3-9]-*")):
+        assert agent.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    ranks = sorted(psutil.Process(agent.pid).children(), key=lambda child: int(child.environ()["RANK"]))
+    ranks[rank].send_signal(signal.SIGKILL)
+    assert agent.wait(60) != 0 and psutil.wait_procs(ranks, timeout=60)[1] == [] and not (folder / "summary.json").exists()
+    subprocess.run([*command, str(tmp_path / "cut")], env=env, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=120)
+    whole, cut = (load_file(tmp_path / name / "tiny" / folder.name / "model.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)

@@ -64,7 +64,7 @@ def test_what_is_not_meant_is_refused_by_name(wrong, error, message):
     (Fit, dict(init="pool", inits=2, copies=3), "needs a pool of more than 2 inits"),
     (Fit, dict(fit_steps=0), "fit_steps must be at least 1, not 0"),
     (Fit, dict(fit_lr=float("nan")), "fit_lr must be a positive number, not nan"),
-    (Fit, dict(omega=1e30), "omega must be at least 0 and below 1000000.0, not 1e+30"),
+    (Fit, dict(omega=1e30), r"omega must be at least 0 and below 1000000.0, not 1e\+30"),
     (Fit, dict(omega=0.0), "omega must be a positive number, not 0.0"),
     (Fit, dict(fit_seed=-1), "fit_seed must be at least 0 and below"),
     (Fit, dict(hidden="32x32"), 'hidden must be widths joined by "-", such as "32-32", not \'32x32\''),

@@ -48,9 +48,13 @@ def spec_of(kind: str, options: dict[str, Any], widths: tuple[int, ...], **choic
     return INRSpec(widths=(first, *widths[1:]), omega=10.0, kind=kind, options=tuple(options.items()), **choices)
 
 
+def changed(spec: INRSpec) -> list[str]:
+    "The options that are not those of its kind."
+    return [f"{name}={value}" for name, value in spec.options if value != KINDS[spec.kind].options[name]]
+
+
 def label(spec: INRSpec) -> str:
-    changed = [f"{name}={value}" for name, value in spec.options if value != KINDS[spec.kind].options[name]]
-    return "-".join([spec.kind, *changed, "x".join(map(str, spec.widths))])
+    return "-".join([spec.kind, *changed(spec), "x".join(map(str, spec.widths))])
 
 
 def cases() -> Iterator[Any]:
@@ -69,10 +73,10 @@ each_reader = pytest.mark.parametrize("name", list(READERS))
 
 
 def pairs() -> Iterator[Any]:
-    "Every reader on every spec; of the small ones, `make test` takes all shapes of the usual kind, and one of every other."
+    "Every reader on every spec; of the small ones, `make test` takes all shapes of the usual kind, and one of every other, with its usual options."
     for name, case in product(READERS, cases()):
         spec, = case.values
-        late = case.marks or spec.kind != INRSpec.kind and spec.widths[1:] != SMALL[2][1:]
+        late = case.marks or spec.kind != INRSpec.kind and (spec.widths[1:] != SMALL[2][1:] or changed(spec))
         yield pytest.param(name, spec, id=f"{case.id}-{name}", marks=pytest.mark.grid if late else ())
 
 

@@ -250,6 +250,7 @@ def run(
     """
     cfg = config_from(cfg) if isinstance(cfg, dict) else cfg
     images = None if cfg.fit is None else images_for(cfg)
+    _check_classes(cfg, images)
     this = Run(Path(out or project_root() / "runs").expanduser() / (experiment or cfg.protocol) / run_id(cfg), cfg)
     if this.summary is None or again:
         try:
@@ -262,6 +263,13 @@ def run(
         with suppress(OSError):  # somebody else's runs are shown all the same
             os.utime(this.folder)
     return this
+
+
+def _check_classes(cfg: RunConfig, images: tuple[Images, Images] | None) -> None:
+    "Raise ValueError for images among which there is nothing to tell apart."
+    classes = images[0].classes if images else read_card(cfg.inputs.data)["classes"]
+    if cfg.objective == "classify" and len(classes) < 2:
+        raise ValueError(f"all images of {source_name(cfg.inputs.dataset) if images else cfg.inputs.data} are of one class, {classes[0]!r}: they can be fitted, and none told from another; classes are folders, as in my/cat/1.png, or labels of a table")
 
 
 def _check_images(this: Run, images: tuple[Images, Images] | None) -> None:

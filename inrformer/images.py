@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DIGITS_TRAIN', 'IMAGE_COLUMNS', 'NUMBERS', 'SHRUNK', 'TEST_IDS', 'HUB', 'SPLIT_FOLDERS', 'MIMES', 'UNLABELLED',
-           'Images', 'cache_folder', 'Picture', 'source_name', 'load_images', 'Data']
+           'Images', 'cache_folder', 'Picture', 'source_name', 'load_images', 'load_picture', 'Data']
 
 # %% ../nbs/06_images.ipynb #3576d2fa
 import glob
@@ -142,8 +142,8 @@ NUMBERS = 2**24, 2**32  # in one image, and in a split, at most: 16 million, and
 SHRUNK = 16  # times as many in an image that is made smaller
 
 
-def _decode(blob: bytes | None, where: str, size: int | None = None) -> np.ndarray:
-    "The pixels (h, w, c) of an encoded image, upright, 0..255; raises ValueError naming the place when it is missing, too large, or neither grey nor RGB."
+def _decode(blob: bytes | None, where: str, size: tuple[int, int] | None = None) -> Image.Image:
+    "An encoded image, upright, grey or RGB, and of a height and width where they are given; raises ValueError naming the place when it is missing, too large, or neither."
     if not blob:
         raise ValueError(f"{where} holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`")
     limit = NUMBERS[0] * (SHRUNK if size else 1)
@@ -157,7 +157,7 @@ def _decode(blob: bytes | None, where: str, size: int | None = None) -> np.ndarr
         raise ValueError(f"{where} is an image of {image.width} x {image.height} pixels; one of more than {limit:,} numbers is refused")
     if image.mode not in ("L", "RGB"):
         raise ValueError(f"{where} is an image of mode {image.mode}{_told_of(image.mode)}; needed is grey (L) or RGB, 8 bits per channel")
-    return np.atleast_3d(np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS) if size else image))
+    return ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS) if size else image
 
 # %% ../nbs/06_images.ipynb #f6d32911
 def _plain(image: Image.Image) -> Image.Image:
@@ -223,7 +223,7 @@ def _gather(rows: Iterator[tuple[str, bytes | None, int | None]], n: int, classe
     "The first n images of rows of places, encoded images and labels. Raises ValueError, naming the place, for what cannot be read, and when they differ in size."
     pixels, labels = [], []
     for where, blob, label in islice(rows, n):
-        pixels.append(_decode(blob, where, size))
+        pixels.append(np.atleast_3d(np.asarray(_decode(blob, where, size and (size, size)))))
         labels.append(label)
         _check_row(where, label, len(classes), pixels[-1].shape, pixels[0].shape, n)
     ids = torch.arange(n) + (TEST_IDS if split == "test" else 0)
@@ -453,6 +453,17 @@ def load_images(
     else:
         files = _download(HUB.get(text, text), split)
     return _read_tables(files, split, name, n, size)
+
+# %% ../nbs/06_images.ipynb #bb78c419
+def load_picture(
+    path: str | Path,
+    shape: tuple[int, int, int],  # height, width, channels: 1 for grey, 3 for colour
+) -> Float[Tensor, "1 h w c"]:
+    "The middle of a picture, upright, in that form. Raises OSError without the file, and ValueError naming it when it is no image, or one that must be interpreted."
+    if shape[2] not in (1, 3):
+        raise ValueError(f"a picture has 1 channel or 3, not {shape[2]}")
+    image = _decode(Path(path).expanduser().read_bytes(), str(path), shape[:2]).convert("L" if shape[2] == 1 else "RGB")
+    return torch.from_numpy(np.array(image)).reshape(1, *shape).float().div_(255)
 
 # %% ../nbs/06_images.ipynb #8abb86ab
 @dataclass(frozen=True, kw_only=True)

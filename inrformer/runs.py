@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEARNED', 'project_root', 'environment', 'kind_of', 'source_digest', 'closure', 'Run', 'images_for', 'dataset_for',
            'parts_of', 'objective_for', 'reader_for', 'run', 'images_digest', 'Busy', 'final_measures', 'disguise',
-           'summarize', 'last_run', 'open_run']
+           'summarize', 'last_run', 'open_run', 'find_run']
 
 # %% ../nbs/14_runs.ipynb #3a8b183f
 import ast
@@ -429,7 +429,7 @@ def summarize(cfg: RunConfig, dataset: INRDataset, reader: Reader, state: dict[s
         {name: value for name, value in last.items() if name not in ("epoch", "lr")},
         fit_seconds=dataset.fit_seconds, train_seconds=state["seconds"], threads=state["threads"], psnr=psnr, psnr_test=test.psnr.mean().item(),
         parameters=sum(p.numel() for p in reader.parameters()), inr_parameters=dataset.spec.n_params, invariance_error=measured,
-        protocol=protocol_kept(cfg, psnr), dataset=dataset.card["images"],
+        protocol=protocol_kept(cfg, psnr), dataset=dataset.card["images"], image_shape=dataset.card.get("image_shape"),
     )
 
 # %% ../nbs/14_runs.ipynb #1cd606b2
@@ -448,3 +448,14 @@ def open_run(folder: str | Path) -> Run:
         return Run(path.parent, from_json(read_json(path)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or another version's: {error}") from error
+
+# %% ../nbs/14_runs.ipynb #c5061716
+def find_run(name: str, out: str | Path | None = None) -> Run:
+    "The finished run whose id begins so. Raises FileNotFoundError, naming those that there are, when there is none, and ValueError when there are several."
+    there = sorted(path.parent for path in Path(out or project_root() / "runs").expanduser().glob("*/*/summary.json"))
+    found = [folder for folder in there if folder.name.startswith(name)]
+    if not found:
+        raise FileNotFoundError(f"no finished run {name!r}: there are {[folder.name for folder in there] or 'none'}")
+    if len({folder.name for folder in found}) > 1:
+        raise ValueError(f"{name!r} begins the ids of {len(found)} runs, {[folder.name for folder in found]}: give more of it")
+    return open_run(found[-1])

@@ -288,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         COMMANDS[name][1](options)
     except (ValueError, TypeError, OSError, MemoryError, Busy) as error:
-        parser.exit(2, f"{parser.prog} {name}: error: {error}\n")
+        parser.exit(2, f"{parser.prog} {name}: error: {error or type(error).__name__}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog} {name}: stopped; the same command goes on\n")
 

@@ -129,3 +129,16 @@ def test_a_page_that_cannot_be_made_says_so_in_one_line_and_without_a_warning(tm
     assert said("train", "--page", "page.ipynb", "reader=flat", "epochs=1") == 2
     assert capfd.readouterr().err == "fitting\ninrformer train: error: another process is at the run (where: page.ipynb)\n"
     assert "RuntimeError" in (tmp_path / "page.ipynb").read_text()
+
+
+def test_a_full_disk_is_said_with_the_file_and_the_command_goes_on_when_there_is_room(tmp_path, monkeypatch, capsys):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    words = ["fit", "digits", str(tmp_path / "inrs"), "--spec", "2-4-4-1", "--steps", "1", "--n-train", "6", "--n-test", "4"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        assert said(*words) == 2
+    assert f"inrformer fit: error: [Errno 28] No space left on device: '{tmp_path / 'inrs' / 'train-00000.safetensors'}'" in capsys.readouterr().err
+    command_line.main(words)
+    assert len(INRDataset(tmp_path / "inrs").split("train")) == 6

@@ -92,7 +92,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="of the images, as records say it")
     parser.add_argument("--omega", type=lambda text: list(map(float, text.split(","))), default=[30.0], help="of all sines, or of each hidden layer's: 30 or 30,1 (default: 30)")
 
-
+# %% ../nbs/21_main.ipynb #e9fe4b7d
 def import_command(options: dict[str, Any]) -> None:
     """Make a data set of INRs of weight files of others.
 
@@ -113,7 +113,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     add_out(parser)
     parser.add_argument("--page", type=Path, help="execute the notebook train.ipynb instead, and write it here, with all figures")
 
-
+# %% ../nbs/21_main.ipynb #6cff4b99
 def train_command(options: dict[str, Any]) -> None:
     """Fit INRs, train a reader of them, and measure it: one run.
 
@@ -152,7 +152,7 @@ def add_classify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="the folder of runs, where it is not the project's")
     parser.add_argument("--device", help="where they are fitted: cpu or cuda (default: the GPU where there is one)")
 
-
+# %% ../nbs/21_main.ipynb #27edeac8
 def classify_command(options: dict[str, Any]) -> None:
     """Fit pictures as the INRs of a run were fitted, and say what its reader makes of them.
 

@@ -71,7 +71,7 @@ def answer(
         probabilities = this.model(fitted.inr).float().softmax(dim=1)
     return Answers(fitted.inr, fitted.psnr, probabilities, tuple(this.model.classes))
 
-
+# %% ../nbs/14a_answers.ipynb #f31840ce
 def classify(this: Run, paths: Sequence[str | Path], *, device: str | None = None) -> Answers:
     "The same for files of pictures, of any size. Raises OSError and ValueError as `load_picture` does, naming the file."
     return answer(this, torch.cat([load_picture(path, form_of(this)) for path in paths]), device=device)

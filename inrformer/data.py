@@ -253,7 +253,7 @@ def write(self: Build, shard: _Shard, tensors: dict[str, Tensor], seconds: float
         self.sums[shard.file] = sha256(temporary)
         self.note(**{shard.file: dict(sha256=self.sums[shard.file], fit_seconds=seconds)})
 
-
+# %% ../nbs/07_data.ipynb #2d25751d
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     "Say which file it was, where the system does not: a full disk names none."

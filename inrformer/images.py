@@ -141,7 +141,7 @@ def _class_names(tables: dict[str, pq.ParquetFile]) -> tuple[str, ...]:
 NUMBERS = 2**24, 2**32  # in one image, and in a split, at most: 16 million, and 16 GiB of floats
 SHRUNK = 16  # times as many in an image that is made smaller
 
-
+# %% ../nbs/06_images.ipynb #21088022
 def _decode(blob: bytes | None, where: str, size: tuple[int, int] | None = None) -> Image.Image:
     "An encoded image, upright, grey or RGB, and of a height and width where they are given; raises ValueError naming the place when it is missing, too large, or neither."
     if not blob:
@@ -218,7 +218,7 @@ def _read_tables(files: list[str], split: str, name: str, n: SupportsIndex | Non
         classes = _class_names(tables)
     return _gather(_rows(tables), n, classes, split, name, size)
 
-
+# %% ../nbs/06_images.ipynb #cc678a00
 def _gather(rows: Iterator[tuple[str, bytes | None, int | None]], n: int, classes: tuple[str, ...], split: str, name: str, size: int | None) -> Images:
     "The first n images of rows of places, encoded images and labels. Raises ValueError, naming the place, for what cannot be read, and when they differ in size."
     pixels, labels = [], []

@@ -50,7 +50,7 @@ class FolderHub:
             raise FileNotFoundError(f"there is no {repo_type} {repo_id} in {self.folder}")
         _copy(self.place(repo_id, repo_type), local_dir, allow_patterns)
 
-
+# %% ../../nbs/interchange/hub.ipynb #560c072e
 def _copy(source: Path, target: Path, patterns: list[str]) -> None:
     "Copy the files of a folder that a pattern names."
     target.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def push_dataset(
     there.verify()
     _push(name, "dataset", there.folder, hub, private)
 
-
+# %% ../../nbs/interchange/hub.ipynb #7a7a55b6
 def pull_dataset(
     name: str,  # owner/name
     folder: str | Path,  # where it goes
@@ -181,7 +181,7 @@ def push_reader(this: Run, name: str, *, hub: Hub | None = None, private: bool =
         write_text(folder / "README.md", card)
         _push(name, "model", folder, hub, private)
 
-
+# %% ../../nbs/interchange/hub.ipynb #0b10e26b
 def pull_reader(name: str, folder: str | Path | None = None, *, hub: Hub | None = None) -> Reader:
     "Take a reader from others, into the cache unless a folder is given, and open it. Raises ConnectionError when the Hub refuses, and ValueError when it is not what its record says."
     place = Path(folder or cache_folder() / "readers" / name.replace("/", "--")).expanduser()

@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 READY := .venv/installed
 
-# `make train HINT=64` becomes `-p hint 64`, whatever the name: the library knows its fields, and refuses others with the nearest.
+# `make train HINT=64` becomes hint=64, whatever the name: the library knows its fields, and refuses others with the nearest.
 # Only the command line counts, not the environment.
 lower = $(shell echo $1 | tr A-Z a-z)
 quoted = '$(subst ','\'',$($1))'
@@ -20,11 +20,7 @@ help:  ## list the targets
 
 train: $(READY)  ## fit INRs and train a reader of weights; make train HINT=64 DATASET=mnist passes parameters on
 	@mkdir -p runs
-	@$(BIN)/python -m inrformer config $(foreach v,$(GIVEN),$(call lower,$v)=$(call quoted,$v)) >/dev/null
-	$(BIN)/papermill nbs/train.ipynb runs/train.ipynb $(foreach v,$(GIVEN),-p $(call lower,$v) $(call quoted,$v)) \
-	  --no-progress-bar --stderr-file - </dev/null
-	@$(BIN)/python -m inrformer last
-	@echo "executed notebook: runs/train.ipynb"
+	@$(BIN)/python -m inrformer train --page runs/train.ipynb $(foreach v,$(GIVEN),$(call lower,$v)=$(call quoted,$v))
 
 test: $(READY)  ## run every notebook and every test
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2

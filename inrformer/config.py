@@ -170,7 +170,7 @@ def _defaults(protocol: str, reader: str, given: dict[str, Any], kinds: dict[str
     return {name: value for name, value in (chosen | presets.get(model, {})).items() if name in kinds}
 
 # %% ../nbs/13_config.ipynb #813cb3de
-_OF_INRS = ("dataset", "n_train", "n_test")
+_OF_INRS = ("dataset", "size", "n_train", "n_test")
 
 
 def _nested(values: dict[str, Any], given: dict[str, Any]) -> RunConfig:
@@ -217,9 +217,11 @@ def from_json(values: dict[str, Any]) -> RunConfig:
 
 # %% ../nbs/13_config.ipynb #539825d0
 def identity(cfg: RunConfig) -> dict[str, Any]:
-    "What a run is known by: all of its config but the device, images by their name, INRs by their digest, never by a path."
+    "What a run is known by: all of its config but the device, a size where one is given, images by their name, INRs by their digest, never by a path."
     values = _plain(cfg)
     values["train"].pop("device")
+    if cfg.inputs.size is None:
+        values["inputs"].pop("size")
     if cfg.inputs.data is None:
         values["inputs"]["dataset"] = source_name(cfg.inputs.dataset)
     else:
@@ -246,7 +248,7 @@ def base_name(name: str) -> str:
 def protocol_kept(cfg: RunConfig, psnr: float) -> str:
     'The name of the protocol that a config kept, with INRs of that mean PSNR, or "custom".'
     protocol, values = PROTOCOLS.get(cfg.protocol), flat(cfg)
-    kept = protocol and cfg.fit and protocol.images == base_name(source_name(cfg.inputs.dataset)) and cfg.fit.init in protocol.inits and psnr >= protocol.psnr
+    kept = protocol and cfg.fit and cfg.inputs.size is None and protocol.images == base_name(source_name(cfg.inputs.dataset)) and cfg.fit.init in protocol.inits and psnr >= protocol.psnr
     return cfg.protocol if kept and all(values[k] == v for k, v in protocol.fixed.items()) else "custom"
 
 # %% ../nbs/13_config.ipynb #7100165e

@@ -18,7 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -248,10 +248,21 @@ def note(self: Build, **shards: Any) -> None:
 def write(self: Build, shard: _Shard, tensors: dict[str, Tensor], seconds: float | None = None) -> None:
     "Write a shard, note it in build.json, and only then give it its name."
     about = json.dumps(dict(spec=self.record["spec"], config=self.record["config"]))
-    with replaced(self.folder / shard.file) as temporary:
+    with _named(path := self.folder / shard.file), replaced(path) as temporary:
         temporary.write_bytes(save(tensors, dict(build=about)))
         self.sums[shard.file] = sha256(temporary)
         self.note(**{shard.file: dict(sha256=self.sums[shard.file], fit_seconds=seconds)})
+
+# %% ../nbs/07_data.ipynb #2d25751d
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    "Say which file it was, where the system does not: a full disk names none."
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 # %% ../nbs/07_data.ipynb #8ae6cb2a
 INDEX = ("label", "image_id", "copy", "init_seed", "psnr")

@@ -287,7 +287,7 @@ def _explain_memory(chunk: int, device: torch.device) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        advice = "use a smaller chunk" if chunk > 1 else "use smaller images, narrower hidden layers, or a stride"
+        advice = "use a smaller chunk or, where none can be given, smaller images or narrower hidden layers" if chunk > 1 else "use smaller images, narrower hidden layers, or a stride"
         raise MemoryError(f"chunks of {chunk} INRs do not fit into the memory of {device}: {advice}") from error
 
 # %% ../nbs/02_fitting.ipynb #ef1fecb0

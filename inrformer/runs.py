@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEARNED', 'project_root', 'environment', 'kind_of', 'source_digest', 'closure', 'Run', 'images_for', 'dataset_for',
            'parts_of', 'objective_for', 'reader_for', 'run', 'images_digest', 'Busy', 'final_measures', 'disguise',
-           'summarize', 'last_run', 'open_run']
+           'summarize', 'last_run', 'open_run', 'find_run']
 
 # %% ../nbs/14_runs.ipynb #3a8b183f
 import ast
@@ -249,6 +249,7 @@ def run(
     """
     cfg = config_from(cfg) if isinstance(cfg, dict) else cfg
     images = None if cfg.fit is None else images_for(cfg)
+    _check_classes(cfg, images)
     this = Run(Path(out or project_root() / "runs").expanduser() / (experiment or cfg.protocol) / run_id(cfg), cfg)
     if this.summary is None or again:
         try:
@@ -261,6 +262,13 @@ def run(
         with suppress(OSError):  # somebody else's runs are shown all the same
             os.utime(this.folder)
     return this
+
+
+def _check_classes(cfg: RunConfig, images: tuple[Images, Images] | None) -> None:
+    "Raise ValueError for images among which there is nothing to tell apart."
+    classes = images[0].classes if images else read_card(cfg.inputs.data)["classes"]
+    if cfg.objective == "classify" and len(classes) < 2:
+        raise ValueError(f"all images of {source_name(cfg.inputs.dataset) if images else cfg.inputs.data} are of one class, {classes[0]!r}: they can be fitted, and none told from another; classes are folders, as in my/cat/1.png, or labels of a table")
 
 
 def _check_images(this: Run, images: tuple[Images, Images] | None) -> None:
@@ -420,7 +428,7 @@ def summarize(cfg: RunConfig, dataset: INRDataset, reader: Reader, state: dict[s
         {name: value for name, value in last.items() if name not in ("epoch", "lr")},
         fit_seconds=dataset.fit_seconds, train_seconds=state["seconds"], threads=state["threads"], psnr=psnr, psnr_test=test.psnr.mean().item(),
         parameters=sum(p.numel() for p in reader.parameters()), inr_parameters=dataset.spec.n_params, invariance_error=measured,
-        protocol=protocol_kept(cfg, psnr), dataset=dataset.card["images"],
+        protocol=protocol_kept(cfg, psnr), dataset=dataset.card["images"], image_shape=dataset.card.get("image_shape"),
     )
 
 # %% ../nbs/14_runs.ipynb #1cd606b2
@@ -439,3 +447,14 @@ def open_run(folder: str | Path) -> Run:
         return Run(path.parent, from_json(read_json(path)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or another version's: {error}") from error
+
+# %% ../nbs/14_runs.ipynb #c5061716
+def find_run(name: str, out: str | Path | None = None) -> Run:
+    "The finished run whose id begins so. Raises FileNotFoundError, naming those that there are, when there is none, and ValueError when there are several."
+    there = sorted(path.parent for path in Path(out or project_root() / "runs").expanduser().glob("*/*/summary.json"))
+    found = [folder for folder in there if folder.name.startswith(name)]
+    if not found:
+        raise FileNotFoundError(f"no finished run {name!r}: there are {[folder.name for folder in there] or 'none'}")
+    if len({folder.name for folder in found}) > 1:
+        raise ValueError(f"{name!r} begins the ids of {len(found)} runs, {[folder.name for folder in found]}: give more of it")
+    return open_run(found[-1])

@@ -181,7 +181,7 @@ def _check_known(configs: list[RunConfig], best: list[Record | None]) -> None:
     digests: dict[str, str] = {}
     for cfg, record in zip(configs, best):
         if cfg.fit is not None and record and record["summary"]:
-            images = json_text([getattr(cfg.inputs, name) for name in ("dataset", "n_train", "n_test")])
+            images = json_text([getattr(cfg.inputs, name) for name in ("dataset", "size", "n_train", "n_test")])
             if images not in digests:
                 digests[images] = images_digest(cfg.inputs.load())
             check_images(record, digests[images])

@@ -34,11 +34,19 @@ def test_every_field_has_one_home_and_the_names_that_others_read_are_there(reade
 
 
 def test_a_config_makes_the_round_trip():
-    for values in (dict(), dict(dataset="mnist", init="independent", hint=16), dict(reader="deepsets", seed=5), dict(kind="relu", options="fourier=2")):
+    for values in (dict(), dict(dataset="mnist", init="independent", hint=16), dict(dataset="mnist", size=14), dict(reader="deepsets", seed=5), dict(kind="relu", options="fourier=2")):
         cfg = config_from(values)
         written = json.loads(json.dumps(identity(cfg)))
         assert from_json(written) == config_from(values) and run_id(from_json(written)) == run_id(cfg)
-        assert flat(written) == {k: v for k, v in flat(cfg).items() if k != "device"}
+        assert flat(written) == {k: v for k, v in flat(cfg).items() if k != "device" and (k, v) != ("size", None)}
+
+
+def test_a_size_makes_another_run_and_none_the_same_as_ever():
+    assert run_id(config_from({})) == run_id(config_from(dict(size=None))) and "size" not in identity(config_from({}))["inputs"]
+    small = config_from(dict(dataset="mnist", size=14))
+    assert run_id(small) != run_id(config_from(dict(dataset="mnist"))) and protocol_kept(small, 99.0) == "custom"
+    with pytest.raises(ValueError, match="size must be at least 1, not 0"):
+        config_from(dict(dataset="mnist", size=0))
 
 
 def test_a_config_of_another_version_is_refused():
@@ -140,5 +148,5 @@ def test_fields_on_the_command_line():
 
 
 def test_defaults_are_complete():
-    assert all(value is not None or name == "data" for name, value in flat(config_from({})).items())
+    assert all(value is not None or name in ("data", "size") for name, value in flat(config_from({})).items())
     assert isinstance(asdict(config_from({}))["architecture"]["hint"], int) and isinstance(config_from({}), RunConfig)

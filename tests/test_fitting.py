@@ -1,8 +1,11 @@
 "The fast fit against plain torch, in float64 and in decibels; what it does not depend on; what it refuses."
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from functools import cache
 
 import numpy as np
@@ -246,3 +249,27 @@ def test_progress_shows_speed_quality_and_time_left(pieces, capsys):
     fit(pieces, INRSpec(), steps=5, lr=1e-3, device="cpu", progress=True)
     shown = capsys.readouterr().err
     assert "16/16" in shown and "INR/s" in shown and "psnr=" in shown and "<00:00" in shown
+
+
+def test_an_interrupt_ends_a_fit_within_a_step_or_two():
+    images = torch.rand(1, 256, 256, 3)
+    waker, before = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)), signal.signal(signal.SIGINT, signal.default_int_handler)
+    begun = time.monotonic()
+    try:
+        waker.start()
+        with pytest.raises(KeyboardInterrupt):
+            fit(images, INRSpec(widths=(2, 32, 32, 3)), steps=2000, lr=1e-3, device="cpu")
+    finally:
+        waker.join()
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - begun < 6, "it waits for the whole chunk"
+
+
+def test_an_image_that_is_too_large_for_one_inr_at_a_time_says_what_helps(monkeypatch):
+    def fails(*args, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(fitting, "descend", fails)
+    for chunk, said in ((1, "use smaller images, narrower hidden layers, or a stride"), (2, "use a smaller chunk or, where none can be given, smaller images")):
+        with pytest.raises(MemoryError, match=f"chunks of {chunk} INRs do not fit into the memory of cpu: {said}"):
+            fit(torch.rand(2, 8, 8, 1), INRSpec(widths=(2, 4, 4, 1)), steps=1, lr=1e-3, chunk=chunk, device="cpu")

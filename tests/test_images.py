@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from inrformer import images as images_module
+from inrformer.__main__ import main
 from inrformer.images import TEST_IDS, Data, Images, cache_folder, load_images
+from inrformer.runs import run
 
 
 def write_table(path: Path, *, images: list, labels: list | None = None, column: str = "image", names: list | None = None) -> None:
@@ -88,9 +90,9 @@ def test_tables_that_cannot_be_used(name, shown, tmp_path):
     wanted = dict(
         pictures=r"columns \[picture: struct<.*>, label: int64\]; needed are `img` or `image`",
         labels=r"columns \[image: struct<.*>\]; needed are .* integer `label`",
-        sizes=r"row 1 of .* is \(5, 4, 1\), the first is \(4, 4, 1\)",
-        kinds=r"row 1 of .* is \(4, 4, 3\), the first is \(4, 4, 1\)",
-        alpha="mode RGBA",
+        sizes=r"row 1 of .* is \(5, 4, 1\), the first is \(4, 4, 1\) .*: a size, such as size=32, brings all to one",
+        kinds=r"row 1 of .* is \(4, 4, 3\), the first is \(4, 4, 1\) .*: make all of them grey, or none",
+        alpha="row 0 of .* mode RGBA, part of which is seen through: lay it on a background",
         bytes="row 0 of .* holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`",
         noise="row 0 of .* holds no readable image",
         unlabelled="row 1 of .*x-train.parquet has the label None: every image needs a label",
@@ -111,9 +113,13 @@ def test_files_that_are_missing_or_mixed_up(tmp_path):
         load_images(str(tmp_path / "nowhere" / "birds-{split}.parquet"), "train")
     with pytest.raises(FileNotFoundError, match=r"\*test\*.parquet; the parquet files there are \['cats-train"):
         load_images(tmp_path, "test")
-    (tmp_path / "pictures").mkdir(), (tmp_path / "pictures" / "train-1.png").touch()
-    with pytest.raises(FileNotFoundError, match=r"no file .*\*train\*.parquet; images are read from parquet tables, and .* \(howto.ipynb\) writes one"):
-        load_images(tmp_path / "pictures", "train")
+    (tmp_path / "papers").mkdir(), (tmp_path / "papers" / "train-1.pdf").touch()
+    with pytest.raises(FileNotFoundError, match=r"no file .*\*train\*.parquet; images are read from parquet tables, or from pictures such as cat/1.png"):
+        load_images(tmp_path / "papers", "train")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match=r"train is a folder, and a pattern names parquet files: give the folder .* itself"):
+        load_images(str(tmp_path / "{split}"), "train")
+    (tmp_path / "train").rmdir()
     with pytest.raises(ValueError, match=r"several data sets, \['cats', 'dogs'\]"):
         load_images(tmp_path, "train")
     with pytest.raises(FileNotFoundError, match='is not "digits", a Hub name'):
@@ -245,3 +251,103 @@ def test_a_number_of_images_is_whole():
         load_images("digits", "train", 2.0)
     with pytest.raises(ValueError, match="data must name the folder of a finished INR data set, not ''"):
         Data(data="")
+
+
+def put(folder: Path, name: str, image: Image.Image | torch.Tensor, **options) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image.numpy())).save(folder / name, **options)
+
+
+def test_a_folder_of_pictures_is_split_by_what_is_in_them(tmp_path):
+    grey = pictures(30, 6, 7)
+    for i, image in enumerate(grey):
+        put(tmp_path / "pets", f"{('cat', 'dog', 'elk')[i % 3]}/deep/{i}.{('png', 'BMP')[i % 2]}", image)
+        put(tmp_path / "other", f"{('c', 'd', 'e')[i % 3]}/{99 - i}.{('png', 'BMP')[i % 2]}", image)
+    put(tmp_path / "pets", "dog/again.png", grey[4]), put(tmp_path / "pets", "dog/.hidden.png", grey[4]), (tmp_path / "pets" / "notes.txt").touch()
+    train, test = (load_images(tmp_path / "pets", split) for split in ("train", "test"))
+    assert (train.name, train.classes, test.classes) == ("pets", ("cat", "dog", "elk"), ("cat", "dog", "elk"))
+    assert test.labels.bincount().tolist() == [2, 2, 2] and len(train) in (24, 25) and len(train) + len(test) == 31
+    assert not set(train.fingerprints) & set(test.fingerprints) and not set(train.ids.tolist()) & set(test.ids.tolist())
+    assert set(load_images(tmp_path / "pets", "train", 12).labels.tolist()) == {0, 1, 2}, "the first are of every class"
+    assert set(load_images(tmp_path / "other", "test").fingerprints) == set(test.fingerprints), "names decide nothing"
+    put(tmp_path / "pets", "cat/4.png", grey[4])
+    with pytest.raises(ValueError, match=r"dog/again.png and .*cat/4.png are the same file: a picture has one class"):
+        load_images(tmp_path / "pets", "train")
+
+
+def test_folders_of_pictures_say_the_split_and_the_class(tmp_path):
+    for i, image in enumerate(pictures(8, 6, 7, 3)):
+        put(tmp_path / "a", f"{'training' if i < 5 else 'Test'}/{'cat' if i % 2 else 'dog'}/{i}.png", image)
+        put(tmp_path / "flat", f"{i}.png", image), put(tmp_path / "sides", f"{'train' if i < 5 else 'test'}/{i}.png", image)
+    train, test = (load_images(tmp_path / "a", split) for split in ("train", "test"))
+    assert (len(train), len(test), train.classes, train.name) == (5, 3, ("cat", "dog"), "a")
+    assert [len(load_images(tmp_path / "flat", split)) for split in ("train", "test")] == [7, 1]
+    assert [len(load_images(tmp_path / "sides", split)) for split in ("train", "test")] == [5, 3]
+    assert load_images(tmp_path / "flat", "train").classes == ("unlabelled",)
+    put(tmp_path / "flat", "cat/1.png", pictures(1, 6, 7, seed=3)[0])
+    with pytest.raises(ValueError, match=r"in .*flat, \d.png lies in no folder of a class, and cat/1.png does: all of them must, or none"):
+        load_images(tmp_path / "flat", "train")
+    put(tmp_path / "sides", "cat/1.png", pictures(1, 6, 7, seed=3)[0])
+    with pytest.raises(ValueError, match=r"in .*sides, cat/1.png lies in no folder of a split, such as train and test, and .* does"):
+        load_images(tmp_path / "sides", "train")
+    put(tmp_path / "a", "Test/elk/1.png", pictures(1, 6, 7, seed=3)[0])
+    with pytest.raises(ValueError, match=r"Test/elk/1.png is of the class 'elk', and the training pictures are of \['cat', 'dog'\]"):
+        load_images(tmp_path / "a", "test")
+    put(tmp_path / "b", "val/elk/1.png", pictures(1, 6, 7, seed=3)[0])
+    with pytest.raises(FileNotFoundError, match=r"b has no train pictures: it has folders of \['val'\]"):
+        load_images(tmp_path / "b", "train")
+    put(tmp_path / "one", "1.png", pictures(1, 6, 7, seed=3)[0])
+    with pytest.raises(FileNotFoundError, match="one has no test pictures: it has only 1 pictures, of which a fifth test"):
+        load_images(tmp_path / "one", "test")
+
+
+def test_what_says_the_same_is_read_and_what_must_be_interpreted_is_refused(tmp_path):
+    colour = Image.fromarray(pictures(1, 6, 6, 3)[0].numpy())
+    coarse = colour.quantize(7)
+    see_through = colour.convert("RGBA")
+    see_through.putpixel((2, 1), (1, 2, 3, 100))
+    bits = Image.fromarray(pictures(1, 6, 6)[0].numpy()).convert("1")
+    same = {"palette": (coarse, coarse.convert("RGB")), "opaque": (colour.convert("RGBA"), colour), "bits": (bits, bits.convert("L")), "la": (bits.convert("LA"), bits.convert("L"))}
+    for name, (given, meant) in same.items():
+        put(tmp_path / name, "1.png", given), put(tmp_path / name, "2.png", given.rotate(90))
+        read = load_images(tmp_path / name, "train").images[0], load_images(tmp_path / name, "test").images[0]
+        wanted = torch.from_numpy(np.atleast_3d(np.array(meant))).float().div(255)
+        assert any(torch.equal(one, wanted) for one in read), name
+    deep = Image.fromarray(np.arange(36, dtype=np.uint16).reshape(6, 6) * 999)
+    for name, given, said in (("alpha", see_through, "mode RGBA, part of which is seen through: lay it on a background"), ("deep", deep, "mode I;16: convert it, and look"), ("clear", coarse.convert("RGBA"), None)):
+        put(tmp_path / name, "1.png", given), put(tmp_path / name, "2.png", given.rotate(180))
+        if said:
+            with pytest.raises(ValueError, match=rf"{name}/\d.png is an image of {said}.*; needed is grey \(L\) or RGB"):
+                load_images(tmp_path / name, "train")
+    (tmp_path / "deep" / "1.png").write_bytes(b"no image"), (tmp_path / "deep" / "2.png").unlink(), put(tmp_path / "deep", "3.gif", coarse)
+    with pytest.raises(ValueError, match="deep/1.png holds no readable image"):
+        [load_images(tmp_path / "deep", split) for split in ("train", "test")]
+
+
+def test_a_size_takes_the_middle_square_and_photos_that_are_too_large_otherwise(tmp_path, monkeypatch):
+    wide = torch.zeros(4, 12, dtype=torch.uint8)
+    wide[:, 4:8] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    put(tmp_path / "p", "a/1.png", wide), put(tmp_path / "p", "a/2.png", wide.T.contiguous()), put(tmp_path / "p", "b/3.png", pictures(1, 8, 8)[0], exif=exif), put(tmp_path / "p", "b/4.png", pictures(1, 9, 8)[0])
+    both = [load_images(tmp_path / "p", split, size=4) for split in ("train", "test")]
+    assert all(side.images.shape == (2, 4, 4, 1) for side in both)
+    assert all((side.images[side.labels == 0] * 255).round().eq(200).all() for side in both)
+    with pytest.raises(ValueError, match=r"images must be of one size: .*p/./..png is .*, the first is .*: a size, such as size=32, brings all to one"):
+        [load_images(tmp_path / "p", split) for split in ("train", "test")]
+    monkeypatch.setattr(images_module, "NUMBERS", (20, 2**30))
+    assert len(load_images(tmp_path / "p", "train", size=2)) == 2
+    with pytest.raises(ValueError, match="the digits are 8 x 8 pixels: leave size=4 out"):
+        load_images("digits", "train", size=4)
+
+
+def test_pictures_without_classes_are_fitted_and_not_classified(tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    for i, image in enumerate(pictures(6, 6, 6)):
+        put(tmp_path / "flat", f"{i}.png", image)
+    small = dict(dataset=str(tmp_path / "flat"), n_train=5, n_test=1, hidden="4-4", omega=8.0, fit_steps=3)
+    with pytest.raises(ValueError, match="all images of flat are of one class, 'unlabelled': they can be fitted, and none told from another; classes are folders"):
+        run(small, out=tmp_path / "runs")
+    main(["fit", str(tmp_path / "flat"), str(tmp_path / "inrs"), "--spec", "2-4-4-1", "--steps", "3"])
+    with pytest.raises(ValueError, match="all images of .*inrs are of one class, 'unlabelled'"):
+        run(dict(data=str(tmp_path / "inrs")), out=tmp_path / "runs")

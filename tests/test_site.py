@@ -60,7 +60,12 @@ def execute(path, root):
 
 def test_the_sidebar_has_every_page():
     assert sorted(entries(SITE["sidebar"])) == sorted(PAGES), "list new pages in _quarto.yml"
-    assert set(entries(SITE["navbar"])) <= set(PAGES)
+    assert {"workbench.ipynb", "howto.ipynb"} <= set(entries(SITE["navbar"])) <= set(PAGES)
+
+
+def test_the_site_leads_on_and_is_known_by_a_picture():
+    assert SITE["page-navigation"] and SITE["open-graph"] and SITE["twitter-card"]
+    assert all((ROOT / SITE[name]).is_file() for name in ("favicon", "image")), "make docs copies figures beside the pages"
 
 
 # Quarto names a page without its number, links pages by those names, and takes a leading / for the site's own folder

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['CONVENTIONS', 'Convention', 'convention_named', 'from_state_dict', 'load_state_dicts', 'to_state_dict',
-           'save_state_dicts', 'import_dataset', 'measure']
+           'save_state_dicts', 'import_dataset', 'import_table', 'measure']
 
 # %% ../../nbs/interchange/state_dicts.ipynb #03662fc2
+import csv
 import operator
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -227,6 +228,26 @@ def import_dataset(
         folder, splits, images=name, classes=classes, image_range=convention_named(convention).image_range,
         origin=f"imported, {convention} convention", ids=images is not None or ids is not None,
     )
+
+# %% ../../nbs/interchange/state_dicts.ipynb #dc26f3ea
+def import_table(
+    folder: str | Path,  # where the data set goes
+    table: str | Path,  # CSV with the columns split, file, label, and image where that is known
+    **settings: Any,  # `convention`, `name`, `omega`, ..., as `import_dataset` takes them
+) -> INRDataset:
+    "Store the networks that a table lists as a data set and open it. Raises ValueError naming the table for other columns, and as `import_dataset` does."
+    table = Path(table).expanduser()
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if lacking := {"split", "file", "label"} - set(rows[0] if rows else ()):
+        raise ValueError(f"{table} lacks the columns {sorted(lacking)}: needed is a line for each network, of its split (train, test or val), file and label")
+    splits, labels = dict.fromkeys(row["split"] for row in rows), [row["label"] for row in rows]
+    classes = tuple(map(str, range(max(map(int, labels)) + 1)) if all(map(str.isdecimal, labels)) else sorted(set(labels)))
+    columns = dict(files=lambda row: table.parent / row["file"], labels=lambda row: classes.index(str(int(row["label"])) if row["label"].isdecimal() else row["label"]))
+    if "image" in rows[0]:
+        columns["ids"] = lambda row: int(row["image"])
+    listed = {name: {split: [told(row) for row in rows if row["split"] == split] for split in splits} for name, told in columns.items()}
+    return import_dataset(folder, **listed, classes=classes, **settings)
 
 # %% ../../nbs/interchange/state_dicts.ipynb #1ad22808
 def _check_labels(split: str, n: int, labels: list[int], classes: int) -> None:

@@ -25,7 +25,7 @@
 # What is shown below is the run whose reader ships with the package; its record is in `figures/records/digits.jsonl`.
 
 # %% tags=["parameters"]
-dataset: str = None  # images: digits, mnist, cifar10, a Hub name, a folder, or a pattern holding {split}
+dataset: str = None  # images: digits, mnist, cifar10, a Hub name, a folder of tables or pictures, or a pattern of tables holding {split}
 data: str = None  # folder of a finished INR data set, fitted here or imported: its INRs are the run's, and nothing is fitted
 protocol: str = None  # what the result may be compared with: a name in PROTOCOLS, or custom
 reader: str = "inrformer"  # name in READERS: what reads the INRs
@@ -142,9 +142,10 @@ fig.tight_layout()
 #| fig-cap: "Labels and what the reader says, in numbers of test INRs."
 #| fig-alt: "Confusion matrix: a heat map of counts, one row for each label and one column for each answer, largest on the diagonal."
 labels, said = (torch.tensor(record["answers"]["test"][name]) for name in ("labels", "answers"))
-counts = torch.zeros(len(classes), len(classes), dtype=torch.int64).index_put_((labels, said), torch.tensor(1), accumulate=True)
-shown = list(range(len(classes))) if len(classes) <= 300 else torch.cat([labels, said]).unique().tolist()
-confusion = pd.DataFrame(counts[shown][:, shown].numpy(), index=[classes[k] for k in shown], columns=[classes[k] for k in shown])
+shown = torch.arange(len(classes)) if len(classes) <= 300 else torch.cat([labels, said]).unique()
+counts = torch.zeros(len(shown), len(shown), dtype=torch.int64).index_put_((torch.searchsorted(shown, labels), torch.searchsorted(shown, said)), torch.tensor(1), accumulate=True)
+named = [classes[k] for k in shown.tolist()]
+confusion = pd.DataFrame(counts.numpy(), index=named, columns=named)
 fig, ax = plt.subplots(figsize=(5.5, 4.5) if len(shown) <= 30 else (8, 7))
 sns.heatmap(confusion, annot=len(shown) <= 30, fmt="d", cmap="cividis", ax=ax, cbar=len(shown) > 30)
 ax.set(xlabel=f"{cfg.reader} says", ylabel="label");

@@ -1,0 +1,62 @@
+"Jobs: what is preempted is requeued and goes on from its checkpoint, and parts of a data set are made side by side."
+
+import json
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+
+from inrformer.cluster import Again, Cluster
+from inrformer.config import config_from, run_id
+from inrformer.data import Fit, INRDataset
+from inrformer.files import read_lines
+from inrformer.images import Data
+from inrformer.records import records
+
+SMALL = dict(protocol="custom", n_train=30, n_test=6, hidden="4-4", omega=8.0, fit_steps=2, reader="flat", device="cpu", test_init="same", batch_size=2)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Cluster:
+    pytest.importorskip("submitit", reason="needs submitit (the extra cluster)")
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    return Cluster(tmp_path / "logs", where="local", timeout_min=5)
+
+
+@pytest.mark.slow
+def test_a_preempted_row_is_requeued_and_goes_on_from_its_checkpoint(here, tmp_path):
+    row = SMALL | dict(epochs=20)
+    places = dict(out=tmp_path / "runs", folder=tmp_path / "records")
+    (job,) = here.sweep([row], "example", **places)
+    run, deadline = tmp_path / "runs" / "example" / run_id(config_from(row)), time.monotonic() + 120
+    while len(read_lines(run / "metrics.jsonl")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (task,) = [child for child in psutil.Process(int(job.job_id)).children(recursive=True) if "submitit.core._submit" in child.cmdline()]
+    task.send_signal(signal.SIGUSR2)
+    while "Requeued job" not in (said := f"{job.stdout()}{job.stderr()}") and not job.done() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    before = read_lines(run / "metrics.jsonl")
+    assert 0 < len(before) < 20 and "Requeued job" in said
+    job.wait()
+    (record,) = records("example", tmp_path / "records")
+    assert record["summary"] and [row["epoch"] for row in record["history"]] == list(range(1, 21)) and record["history"][: len(before)] == before
+    assert here.sweep([row], "example", **places) == [], "what is on record is not submitted again"
+
+
+def test_parts_of_a_data_set_are_jobs(here, tmp_path):
+    jobs = here.fit(tmp_path / "inrs", Data(n_train=30, n_test=6), Fit(hidden="4-4", omega=8.0, fit_steps=2, test_init="other"), parts=2, shard_size=10, device="cpu")
+    for job in jobs:
+        job.result()
+    there = INRDataset(tmp_path / "inrs")
+    assert json.loads(json.dumps(there.card["inrs"])) == {"train": 30, "test": 6, "test-other": 6, "val-other": 3}
+
+
+def test_without_submitit_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ModuleNotFoundError, match=r"jobs of a cluster need submitit: pip install 'inrformer\[cluster\]'"):
+        Cluster(tmp_path)
+    seen = []
+    Again(lambda **options: seen.append(options), dict(a=1))()
+    assert seen == [dict(a=1)]

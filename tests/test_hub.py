@@ -1,0 +1,91 @@
+"Exchange: what is given comes back bit by bit, by a folder and by the Hub's client, and what was changed on the way is refused."
+
+import shutil
+from unittest.mock import create_autospec
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+
+from inrformer.data import build_dataset
+from inrformer.images import load_images
+from inrformer.inr import INRSpec
+from inrformer.interchange.hub import FILES, FolderHub, pull_dataset, pull_reader, push_dataset, push_reader, reader_card
+from inrformer.runs import Run, run
+
+
+@pytest.fixture(scope="module")
+def inrs(tmp_path_factory):
+    images = load_images("digits", "train", 40), load_images("digits", "test", 10)
+    return build_dataset(tmp_path_factory.mktemp("inrs") / "d", *images, INRSpec(widths=(2, 4, 4, 1), omega=8.0), steps=5, lr=5e-3, shard_size=20)
+
+
+@pytest.fixture
+def this(inrs, tmp_path, monkeypatch) -> Run:
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    return run(dict(data=str(inrs.folder), reader="flat", epochs=1, device="cpu"), out=tmp_path / "runs")
+
+
+def recorded(shared: FolderHub) -> HfApi:
+    "The Hub's client, with its own signatures, and a folder behind it."
+    client = create_autospec(HfApi, instance=True)
+    for name in ("create_repo", "upload_folder", "snapshot_download"):
+        getattr(client, name).side_effect = getattr(shared, name)
+    return client
+
+
+def test_a_data_set_comes_back_through_the_hub_s_client(inrs, tmp_path):
+    shared = FolderHub(tmp_path / "hub")
+    client = recorded(shared)
+    (inrs.folder / ".left.tmp").touch()
+    push_dataset(inrs.folder, "me/inrs", hub=client)
+    assert client.create_repo.call_args.kwargs == dict(repo_type="dataset", private=True, exist_ok=True)
+    assert client.upload_folder.call_args.kwargs["allow_patterns"] == FILES
+    place = shared.place("me/inrs", "dataset")
+    assert {p.name for p in place.iterdir()} == {"README.md", "card.json", "index.parquet", *inrs.card["shards"]}
+    (place / "train-00099.safetensors").touch()
+    push_dataset(inrs.folder, "me/inrs", hub=client)
+    assert not (place / "train-00099.safetensors").exists(), "what was there before stays beside what is there now"
+    again = pull_dataset("me/inrs", tmp_path / "again", hub=client)
+    assert again.digest == inrs.digest and torch.equal(again.split("train").inr.flat(), inrs.split("train").inr.flat())
+    with (place / "train-00001.safetensors").open("r+b") as file:
+        file.seek(-1, 2), file.write(b"\x7f")
+    with pytest.raises(ValueError, match="train-00001.safetensors is damaged"):
+        pull_dataset("me/inrs", tmp_path / "third", hub=client)
+
+
+def test_what_is_damaged_is_not_given_away(inrs, tmp_path):
+    shutil.copytree(inrs.folder, tmp_path / "d")
+    with (tmp_path / "d" / "test-00000.safetensors").open("r+b") as file:
+        file.seek(-1, 2), file.write(b"\x7f")
+    client = create_autospec(HfApi, instance=True)
+    with pytest.raises(ValueError, match="test-00000.safetensors is damaged"):
+        push_dataset(tmp_path / "d", "me/inrs", hub=client)
+    assert not client.method_calls
+
+
+def test_a_reader_comes_back_with_its_card(this, inrs, tmp_path):
+    shared = FolderHub(tmp_path / "hub")
+    push_reader(this, "me/reader", hub=recorded(shared))
+    place, test = shared.place("me/reader", "model"), inrs.split("test").inr
+    assert {p.name for p in place.iterdir()} == {"README.md", "record.json", "model.safetensors"}
+    assert torch.equal(pull_reader("me/reader", hub=shared)(test), this.model(test))
+    card = (place / "README.md").read_text()
+    for part in ("library_name: inrformer", f"| test accuracy | {this.summary['test_accuracy']:.3f} |", 'pull_reader("me/reader")', "| widths | 2-4-4-1 |", "| steps | 5 |", "All INRs of this run come from one start"):
+        assert part in card
+    assert str(tmp_path) not in card + (place / "record.json").read_text()
+    (place / "record.json").write_text("{}")
+    with pytest.raises(ValueError, match="model.safetensors is not what its record says"):
+        pull_reader("me/reader", tmp_path / "mine", hub=shared)
+    (this.folder / "summary.json").unlink()
+    with pytest.raises(ValueError, match="is unfinished: a reader is given away with what it reached"):
+        reader_card(this)
+
+
+def test_the_hub_refuses_in_words(this, inrs, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for refused in (lambda: push_dataset(inrs.folder, "me/inrs"), lambda: pull_reader("me/reader", tmp_path / "r"), lambda: push_reader(this, "one/two/three")):
+        with pytest.raises(ConnectionError, match="the Hub refused .*: .*Names are owner/name; `hf auth login`"):
+            refused()
+    with pytest.raises(FileNotFoundError, match="there is no model me/reader in"):
+        pull_reader("me/reader", hub=FolderHub(tmp_path))

@@ -1,0 +1,144 @@
+"The command line: doors to functions, each with a help that shows an example, and errors of one line."
+
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
+from test_images import pictures, put
+
+from inrformer import __main__ as command_line
+from inrformer.answers import answer, caveat, classify
+from inrformer.data import INRDataset
+from inrformer.fitting import fit
+from inrformer.images import load_images, load_picture
+from inrformer.inr import INRSpec
+from inrformer.interchange.state_dicts import save_state_dicts
+from inrformer.runs import find_run, run
+
+SMALL = dict(size=6, n_train=16, n_test=4, hidden="4-4", omega=8.0, fit_steps=20, reader="flat", epochs=2, val_parts=4, device="cpu")
+
+
+def said(*words: object) -> tuple[int, str]:
+    "Exit code and last line of what a command says when it cannot."
+    with pytest.raises(SystemExit) as ended:
+        command_line.main([str(word) for word in words])
+    return ended.value.code
+
+
+@pytest.fixture
+def pets(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    for i, image in enumerate(pictures(20, 9, 8, 3)):
+        put(tmp_path / "pets", f"{('cat', 'dog')[i % 2]}/{i}.png", (image // 8 + 200 * (i % 2)).byte())
+    return tmp_path / "pets"
+
+
+def test_inrformer_is_a_command():
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["inrformer"]
+    module, _, name = script.partition(":")
+    assert getattr(import_module(module), name) is command_line.main
+
+
+@pytest.mark.parametrize("name", ["fit", "import", "train", "classify", "sweep", "workbench", "config"])
+def test_help_shows_an_example(name, capsys):
+    assert said(name, "--help") == 0
+    shown = capsys.readouterr().out
+    assert f"\ninrformer {name}" in shown and "--" in shown
+
+
+def test_from_pictures_to_a_class(pets, tmp_path, capsys):
+    out = ["--out", tmp_path / "runs"]
+    command_line.main(list(map(str, ["train", f"dataset={pets}", *(f"{name}={value}" for name, value in SMALL.items()), *out])))
+    assert "test accuracy" in capsys.readouterr().out
+    put(tmp_path, "large.png", Image.fromarray(np.full((90, 70), 230, dtype=np.uint8)))
+    (folder,) = (tmp_path / "runs" / "custom").glob("[0-9a-f]*")
+    command_line.main(list(map(str, ["classify", pets / "cat" / "0.png", tmp_path / "large.png", "--run", folder.name[:6], *out])))
+    shown = capsys.readouterr()
+    first, second = shown.out.splitlines()
+    assert first.startswith(f"{pets / 'cat' / '0.png'}: ") and "cat 0." in first and "dog 0." in second and "dB; those of the run have" in second
+    assert "note: all INRs of this run come from one start, and so do those of these pictures" in shown.err and "accuracy" in shown.err
+    for words, told in (([tmp_path / "no.png"], "No such file"), ([pets / "cat" / "0.png", "--run", "zzz"], f"no finished run 'zzz': there are ['{folder.name}']"), ([folder / "config.json"], "config.json holds no readable image")):
+        assert said("classify", *words, *out) == 2
+        assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("init", ["shared", "pool", "independent"])
+def test_pictures_are_fitted_as_the_run_s_were(init, pets, tmp_path):
+    this = run(SMALL | dict(dataset=str(pets), init=init, test_init="same"), out=tmp_path / "runs")
+    assert this.summary["image_shape"] == [6, 6, 3] and find_run(this.folder.name[:5], tmp_path / "runs").folder == this.folder
+    test = load_images(pets, "test", size=6)
+    files = {tuple(load_picture(path, (6, 6, 3)).flatten().tolist()): path for path in pets.rglob("*.png")}
+    found = classify(this, [files[tuple(image.flatten().tolist())] for image in test.images])
+    assert torch.allclose(found.probabilities.sum(dim=1), torch.ones(4)) and found.inr.spec == this.model.spec
+    if init == "shared":
+        assert torch.allclose(found.inr.flat(), this.dataset.split("test").inr.flat(), atol=1e-3)
+        assert found.best == [found.classes[i] for i in this.record_parts["answers"]["test"]["answers"]]
+    again = answer(this, test.images.flip(0))
+    assert torch.allclose(again.inr.flat().flip(0), found.inr.flat(), atol=1e-3), "an INR depends on its picture, not on its place"
+    assert bool(caveat(this)) == (init != "independent")
+    with pytest.raises(ValueError, match=r"the images of .* are \(6, 6, 3\) \(height, width, channels\), and these \(5, 6, 3\): load_picture"):
+        answer(this, torch.rand(1, 5, 6, 3))
+
+
+def test_pictures_for_a_run_of_a_folder_of_inrs(pets, tmp_path):
+    command_line.main(["fit", str(pets), str(tmp_path / "inrs"), "--spec", "2-4-4-3,omega=8", "--size", "6", "--steps", "20"])
+    this = run({name: SMALL[name] for name in ("reader", "epochs", "val_parts", "device")} | dict(data=str(tmp_path / "inrs")), out=tmp_path / "runs")
+    found = classify(this, [next(pets.rglob("*.png"))])
+    assert found.best[0] in ("cat", "dog") and "one start" in caveat(this)
+
+
+def test_weight_files_of_others_by_a_table(tmp_path, capsys):
+    spec = INRSpec(widths=(2, 4, 4, 1))
+    inrs = fit(torch.stack(pictures(6, 5, 5))[..., None].float() / 255, spec, steps=3, lr=1e-3, device="cpu").inr
+    paths = save_state_dicts(inrs, tmp_path / "nets", "nfn")
+    lines = [f"{'train' if i < 4 else 'test'},nets/{path.name},{('elk', 'cat')[i % 2]},{i}" for i, path in enumerate(paths)]
+    (tmp_path / "list.csv").write_text("\n".join(["split,file,label,image", *lines]))
+    command_line.main(["import", str(tmp_path / "list.csv"), str(tmp_path / "inrs"), "--convention", "nfn", "--name", "animals"])
+    there = INRDataset(tmp_path / "inrs")
+    assert (there.card["classes"], there.split("train").labels.tolist(), there.split("test").ids.tolist()) == (["cat", "elk"], [1, 0, 1, 0], [4, 5])
+    assert torch.equal(there.split("train").inr.flat(), inrs[:4].flat())
+    (tmp_path / "list.csv").write_text("file,label\na.pth,1\n")
+    assert said("import", tmp_path / "list.csv", tmp_path / "x", "--convention", "nfn", "--name", "animals") == 2
+    assert "list.csv lacks the columns ['split']: needed is a line for each network" in capsys.readouterr().err
+
+
+def test_the_workbench_is_opened_where_there_is_one(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(command_line.subprocess, "call", lambda words: asked.append(words) or 0)
+    monkeypatch.chdir(ROOT)
+    assert said("workbench") == 0 and said("workbench", "--app") == 0
+    assert [words[2] for words in asked] == ["jupyterlab", "voila"] and all(Path(words[3]) == ROOT / "nbs" / "workbench.ipynb" for words in asked)
+    monkeypatch.setattr(command_line, "find_spec", lambda name: None)
+    assert said("workbench") == 2 and "the workbench needs jupyterlab: pip install '.[lab]'" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert said("workbench") == 2 and "start this command in a clone" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_made_says_so_in_one_line_and_without_a_warning(tmp_path, monkeypatch, capfd):
+    page = new_notebook(metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
+    page.cells = [new_code_cell("hint = None", metadata=dict(tags=["parameters"])), new_code_cell("import sys\nprint('fitting', file=sys.stderr)\nassert reader == 'flat', reader"), new_code_cell("raise RuntimeError('another process is at the run')")]
+    monkeypatch.chdir(tmp_path), (tmp_path / "nbs").mkdir(), (tmp_path / "settings.ini").touch()
+    (tmp_path / "nbs" / "train.ipynb").write_text(nbformat.writes(page))
+    assert said("train", "--page", "page.ipynb", "reader=flat", "epochs=1") == 2
+    assert capfd.readouterr().err == "fitting\ninrformer train: error: another process is at the run (where: page.ipynb)\n"
+    assert "RuntimeError" in (tmp_path / "page.ipynb").read_text()
+
+
+def test_a_full_disk_is_said_with_the_file_and_the_command_goes_on_when_there_is_room(tmp_path, monkeypatch, capsys):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    words = ["fit", "digits", str(tmp_path / "inrs"), "--spec", "2-4-4-1", "--steps", "1", "--n-train", "6", "--n-test", "4"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        assert said(*words) == 2
+    assert f"inrformer fit: error: [Errno 28] No space left on device: '{tmp_path / 'inrs' / 'train-00000.safetensors'}'" in capsys.readouterr().err
+    command_line.main(words)
+    assert len(INRDataset(tmp_path / "inrs").split("train")) == 6

@@ -1,15 +1,17 @@
 "The workbench without a browser: panels hold their state together, and bad state is explained in words."
 
+import asyncio
 import json
 
 import pytest
 import torch
 from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader
 
+from inrformer.app import LESSONS, Workbench
 from inrformer.config import config_from
 from inrformer.figures import fig_errors
 from inrformer.inr import INRSpec, grid
-from inrformer.inspection import Scene, Source, demo_source, logits_of, walk
+from inrformer.inspection import Scene, Source, demo_source, fewest_transpositions, logits_of, walk
 from inrformer.reader import Reader
 from inrformer.splits import Split
 from inrformer.symmetry import permute
@@ -49,6 +51,60 @@ def test_permute_bench_composes_swaps_shuffles_and_the_slider():
     assert (bench.change.after(points) - inr(points)).abs().max() < 1e-12
     bench.reset()
     assert bench.steps.value == 0 and torch.equal(bench.change.after.flat(), inr.flat())
+
+
+def test_slider_words_and_curve_agree_after_a_shuffle():
+    bench = siren_bench(PermuteBench)
+    errors = siren_bench(ReadersBench, flat=reader_of(SIREN, "flat")).follow(bench, "change")
+    bench.shuffle(1, generator=seeded(3))
+    away = fewest_transpositions(bench.perm)
+    assert bench.steps.value == away > 5 and f"{away} transpositions away" in bench.words.value and f"{away} transpositions lie" in errors.words.value
+    shuffled = bench.perm.indices
+    bench.steps.value = 0
+    assert torch.equal(bench.change.after.flat(), bench.scene.inr.flat()), "at 0 nothing has moved"
+    bench.steps.value = away
+    assert all(map(torch.equal, bench.perm.indices, shuffled)), "the walk does not lead through the shuffle"
+    bench.steps.value = 22
+    assert all((index != torch.arange(12)).all() for index in bench.perm.indices)
+    bench.undo()
+    assert bench.steps.value == 0
+
+
+def test_the_pair_that_moved_last_is_marked():
+    bench = siren_bench(PermuteBench)
+    bench.swap(2, 3, 8)
+    assert bench.moved == ((2, 3), (2, 8))
+    rings = [t for t in json.loads(bench.networks.figure)["data"] if t.get("marker", {}).get("symbol") == "circle-open"]
+    assert [len(t["x"]) for t in rings] == [2, 2]
+    bench.steps.value = 2
+    assert len(bench.moved) == 2
+
+
+def test_panels_that_nobody_sees_wait():
+    bench = siren_bench(PermuteBench)
+    errors = siren_bench(EquivarianceBench).follow(bench, "change")
+    errors.awake = bench.awake = False
+    before, drawn = errors.words.value, bench.networks.figure
+    bench.steps.value = 5
+    assert errors.words.value == before and bench.networks.figure is drawn and fewest_transpositions(errors.change.perm) == 5
+    errors.awake = bench.awake = True
+    assert "Equivariant" in errors.words.value and "5 transpositions" in bench.words.value and bench.networks.figure is not drawn
+
+
+def test_words_come_before_figures_and_a_drag_is_drawn_once():
+    async def drag() -> tuple[PermuteBench, int]:
+        bench = siren_bench(PermuteBench)
+        await asyncio.sleep(0.1)
+        drawn, calls = bench.networks._store.value, []
+        bench.networks._store.observe(calls.append, "value")
+        for count in range(1, 6):
+            bench.steps.value = count
+            assert f"{count} transposition" in bench.words.value and bench.networks._store.value == drawn
+        await asyncio.sleep(0.1)
+        return bench, len(calls)
+
+    bench, calls = asyncio.run(drag())
+    assert calls == 1 and json.loads(bench.networks.figure)["data"]
 
 
 def test_every_layer_has_its_slider():
@@ -188,6 +244,25 @@ def test_attention_is_of_the_chosen_neuron():
     assert panel.neuron.value == (3, 0)
 
 
+def test_attention_follows_the_permutation():
+    bench = siren_bench(PermuteBench)
+    panel = siren_bench(AttentionBench).follow(bench, "change")
+    panel.neuron.value = (1, 5)
+    bench.swap(1, 5, 9)
+    assert panel.neuron.value == (1, 5) and "place 9" in panel.words.value and "moved along" in panel.words.value
+    assert "Attention of neuron 5 of" in panel.heat.figure
+    tick(bench, "flip signs of sines")
+    assert "moved along" not in panel.words.value
+
+
+def test_dragging_moves_the_crop():
+    panel = siren_bench(CropBench)
+    panel.images.dragged = [31.5, 15.5, 1]
+    assert (panel.column.value, panel.row.value) == pytest.approx((0.0, -0.4)), "held inside the image"
+    panel.images.dragged = [40.0, 31.5, 2]
+    assert panel.column.value == pytest.approx(0.265625, abs=0.03) and panel.row.value == 0
+
+
 def test_the_crop_stays_inside_the_image():
     panel = siren_bench(CropBench)
     panel.side.value = 0.4
@@ -294,3 +369,20 @@ def test_the_shipped_model_can_be_fitted_again():
     before = picker.scene.inr
     picker.start.value = 2
     assert "cannot" not in picker.words.value and not torch.equal(picker.scene.inr.flat(), before.flat())
+
+
+def test_the_workbench_makes_a_panel_when_it_is_looked_at():
+    bench = Workbench({"one": lambda: source_of(siren_reader(), 3, "Twelve neurons.")})
+    assert list(bench.panels) == ["1 INR"]
+    errors, permute = bench.go("3 equivariance"), bench.panels["2 permute"]
+    assert errors.awake and not permute.awake and not bench.panels["1 INR"].awake
+    words = bench.panels["1 INR"].words.value
+    permute.steps.value = 4
+    assert "Equivariant" in errors.words.value
+    bench.picker.image.value = 2
+    assert errors.change.scene is bench.picker.scene and bench.panels["1 INR"].words.value == words
+    for name in LESSONS:
+        assert bench.go(name).awake and "cannot" not in bench.panels[name].words.value
+    assert sum(panel.awake for panel in bench.panels.values()) == 1
+    with pytest.raises(ValueError, match="2 permute"):
+        bench.go("7 nothing")

@@ -12,18 +12,26 @@ import ipywidgets as ui
 from fastcore.basics import patch
 
 from .inspection import Source
+from .gallery import Gallery
+from .own import OwnBench
+from .pairs import PairBench
+from .touch import TouchBench
 from .widgets import AttentionBench, CropBench, EquivarianceBench, Panel, PermuteBench, Picker, ReadersBench, ShowBench
 
 # %% ../nbs/20e_app.ipynb #5c5b8477
 LESSONS = {
-    "1 INR": "An image stored as the weights of a small network. Its pixels, what the network gives back at any resolution, and the network: orange weights are positive, blue ones negative.",
-    "2 permute": "Each step lets two neurons of a hidden layer change places, with all their weights. Press ▶ to watch.",
-    "3 equivariance": "Let P be the permutation of tab 2 and θ the weights. A stage f of the model is <i>equivariant</i> if f(Pθ) = P f(θ); features and logits must not change at all. Then spoil the model and see which stage goes first.",
-    "4 readers": "A logistic regression that reads the weights as one long list knows each number by its place. Before anything moves it is as good as INRFormer; after a few transpositions it reads noise.",
-    "5 attention": "Whom a neuron hears. Click one, or choose it from the list; the permutation of tab 2 moves it, and its attention goes along.",
-    "6 crop": "While it learns, INRFormer is told the coordinates of a crop, the <i>hint</i>, and must also give an INR that shows just that crop.",
+    "INR": "An image stored as the weights of a small network. Its pixels, what the network gives back at any resolution, and the network: orange weights are positive, blue ones negative.",
+    "permute": "Each step lets two neurons of a hidden layer change places, with all their weights. Press ▶ to watch.",
+    "equivariance": "Let P be the permutation and θ the weights. A stage f of the model is <i>equivariant</i> if f(Pθ) = P f(θ); features and logits must not change at all. Then spoil the model and see which stage goes first.",
+    "readers": "A logistic regression that reads the weights as one long list knows each number by its place. Before anything moves it is as good as INRFormer; after a few transpositions it reads noise.",
+    "attention": "Whom a neuron hears. Click one, or choose it from the list; the permutation moves it, and its attention goes along.",
+    "crop": "While it learns, INRFormer is told the coordinates of a crop, the <i>hint</i>, and must also give an INR that shows just that crop.",
+    "own image": "An image of your own, fitted before your eyes as the model's own data were, and read while it is.",
+    "two INRs": "One image, two networks. Alike in what they show, are they alike in their weights? And does a model that reads weights see that they are one image?",
+    "gallery": "Which images are hard? Every test INR and what a reader says of it.",
+    "touch": "A permutation moves weights and nothing else. Here the weights themselves change, and the image and the answer with them.",
 }
-_KINDS = dict(zip(LESSONS, (ShowBench, PermuteBench, EquivarianceBench, ReadersBench, AttentionBench, CropBench)))
+_KINDS = dict(zip(LESSONS, (ShowBench, PermuteBench, EquivarianceBench, ReadersBench, AttentionBench, CropBench, OwnBench, PairBench, Gallery, TouchBench)))
 _FOLLOW = (EquivarianceBench, ReadersBench, AttentionBench)  # the permutation
 
 # %% ../nbs/20e_app.ipynb #f2e71fbc
@@ -35,7 +43,7 @@ class Workbench(ui.VBox):
         self.tabs = ui.Tab([ui.VBox() for _ in LESSONS], titles=list(LESSONS))
         super().__init__([self.picker, self.tabs])
         self.tabs.observe(lambda moved: self._look(), "selected_index")
-        self.go("1 INR")
+        self.go("INR")
 
 # %% ../nbs/20e_app.ipynb #8d2ac589
 @patch
@@ -66,12 +74,23 @@ def panel(self: Workbench, name: str) -> Panel:
     "The panel of a tab, made when it is first asked for."
     if name not in self.panels:
         scene, kind = self.picker.scene, _KINDS[name]
-        leader, trait = (self.panel("2 permute"), "change") if kind in _FOLLOW else (self.picker, "scene")
-        self.panels[name] = kind(scene.inr, scene.reader).follow(leader, trait)
+        leader, trait = (self.panel("permute"), "change") if kind in _FOLLOW else (self.picker, "scene")
+        self.panels[name] = self._source_panel(kind) if kind in (OwnBench, Gallery) else kind(scene.inr, scene.reader).follow(leader, trait)
     return self.panels[name]
+
+
+@patch
+def _source_panel(self: Workbench, kind: type[OwnBench] | type[Gallery]) -> Panel:
+    "A panel of a whole source, whose scene or choice goes to the picker, and so to all others."
+    panel = kind(self.picker.opened).follow(self.picker, "opened")
+    if kind is OwnBench:
+        panel.observe(lambda fitted: fitted.new is not None and self.picker.take(fitted.new), "scene")
+    else:
+        panel.observe(lambda chosen: self.picker.set((self.picker.image, chosen.new)), "index")
+    return panel
 
 
 @patch
 def _handle(self: Workbench, name: str) -> list[ui.Widget]:
     "The slider of the permutation, where a panel follows it."
-    return [self.panel("2 permute").handle()] if _KINDS[name] in _FOLLOW else []
+    return [self.panel("permute").handle()] if _KINDS[name] in _FOLLOW else []

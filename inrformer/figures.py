@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MANY', 'blank', 'number', 'fig_fit', 'layer_names', 'fig_network', 'fig_networks', 'fig_weights', 'fig_change',
-           'fig_errors', 'fig_classes', 'fig_accuracy', 'fig_attention', 'fig_crop', 'examples', 'write_figures']
+           'fig_errors', 'fig_classes', 'fig_accuracy', 'fig_attention', 'fig_crop', 'fig_progress', 'fig_line',
+           'fig_strips', 'fig_gallery', 'examples', 'write_figures']
 
 # %% ../nbs/19_figures.ipynb #589706b7
 import base64
@@ -25,9 +26,9 @@ from plotly.io import write_images
 from torch import Tensor
 
 from .inr import INR, INRSpec, Param, psnr
-from .inspection import TOLERANCE, Change, accuracies, attention, crops, demo_source, first_break, hint_at, logits_of, render, walk
+from .inspection import TOLERANCE, Change, Scene, accuracies, attention, crops, demo_source, first_break, hint_at, logits_of, render, walk
 from .layers import neighbours
-from .symmetry import Permutation, permute
+from .symmetry import Permutation, align, permute
 
 # %% ../nbs/19_figures.ipynb #5bbe5662
 _BLUE, _ORANGE, _VERMILLION, _GREEN, _GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7a7a7a"
@@ -281,11 +282,13 @@ def fig_networks(
     order: Permutation,  # which neuron came to each place of it
     *,
     moved: Sequence[tuple[int, int]] = (),  # layer and number of each neuron that moved last
+    names: tuple[str, str] = ("before", "after"),
 ) -> go.Figure:
     "Two INRs as graphs side by side; neurons of the second stand where the permutation puts them, and glide there."
     said = f" Neurons that moved last: {', '.join(f'{k} of {layer_names(before.spec)[l]}' for l, k in moved)}." if 0 < len(moved) <= 4 else ""
-    plots = [_network(before, None, moved, "before"), _network(after, order, moved, "after: the same neurons, at other places" if moved or not _still(order) else "after")]
-    alt = f"An INR of widths {before.spec.widths} as a layered graph, before and after. {_WHAT}{said}"
+    first, then = names
+    plots = [_network(before, None, moved, first), _network(after, order, moved, then if _still(order) else f"{then}: the same neurons, at other places")]
+    alt = f"An INR of widths {before.spec.widths} as a layered graph, {first} and {then}. {_WHAT}{said}"
     return _figure(plots, alt, 285, gap=0.03, margin=dict(l=5, r=5, t=26, b=5), transition=_GLIDE)
 
 
@@ -454,6 +457,65 @@ def fig_crop(
     pictures = {"the INR and its crop": _picture(render(inr, side, side)), "true crop": _picture(true), f"auxiliary INR, PSNR {quality:.1f} dB": _picture(shown)}
     return _pictures(pictures, f"A crop of an image as it is and as the auxiliary INR shows it (PSNR {quality:.1f} dB).", 260, shapes=[outline])
 
+# %% ../nbs/19_figures.ipynb #c0d59cce
+def fig_progress(
+    curve: list[tuple[int, float]],  # steps, and the PSNR after them in dB
+    steps: int,  # of the whole fit
+    image: Float[Tensor, "h w c"],  # in [-1, 1]
+    inr: INR,  # b = 1
+) -> go.Figure:
+    "The PSNR of a fit so far, the image, and its INR by now."
+    at, reached = (list(column) for column in zip(*curve))
+    line = dict(type="scatter", x=at, y=reached, mode="lines", line=dict(color=_BLUE, width=2.5), showlegend=False, hovertemplate="%{y:.1f} dB after %{x}<extra></extra>")
+    x, y = (dict(title=dict(text=text, font=dict(size=12))) for text in ("steps", "PSNR, dB"))
+    hidden = dict(visible=False, constrain="domain")
+    pictures = [_Plot([_picture(shown)], title, hidden, hidden | dict(autorange="reversed", scaleanchor=f"x{k}"))
+                for k, (title, shown) in enumerate({"your image": image, "its INR by now": render(inr, 64, 64)}.items(), 2)]
+    plots = [_Plot([line], f"{reached[-1]:.1f} dB", x | dict(range=[0, steps]), y | dict(range=[0, max(40.0, *reached) + 2])), *pictures]
+    return _figure(plots, f"A fit after {at[-1]} of {steps} steps, at {reached[-1]:.1f} dB: its curve, the image, and the INR.", 230, columns=[2.0, 1.0, 1.0], gap=0.08)
+
+# %% ../nbs/19_figures.ipynb #5aefbf16
+def fig_line(
+    losses: dict[str, Float[Tensor, "t"]],  # mean squared errors along the line, by what was done to the second INR
+) -> go.Figure:
+    "Mean squared error against the place on the line between two INRs."
+    looks = zip(losses.items(), (_VERMILLION, _BLUE), ("solid", "dash"))
+    traces = [dict(type="scatter", x=torch.linspace(0, 1, len(loss)).tolist(), y=loss.tolist(), name=name, mode="lines", line=dict(color=colour, dash=dash, width=2.5),
+                   hovertemplate="%{y:.3g} at %{x:.2f}<extra></extra>") for (name, loss), colour, dash in looks]
+    x, y = (dict(title=dict(text=text, font=dict(size=12))) for text in ("place on the line: 0 is the first INR, 1 the second", "mean squared error"))
+    most = "; ".join(f"{name}: at most {number(loss.max().item())}" for name, loss in losses.items())
+    return _figure([_Plot(traces, x=x, y=y | dict(rangemode="tozero"))], f"Mean squared error on the line between two INRs. {most}.", 230, legend=dict(orientation="h", y=1.02, yanchor="bottom", x=0.5, xanchor="center"))
+
+
+def fig_strips(
+    strips: dict[str, list[Float[Tensor, "h w c"]]],  # images in [-1, 1] along the line, by what was done to the second INR
+) -> go.Figure:
+    "What INRs show on the line between two, a row for each line."
+    count = len(next(iter(strips.values())))
+    pictures = {f"{name}, {k / (count - 1):.2f}": _picture(image) for name, row in strips.items() for k, image in enumerate(row)}
+    return _pictures(pictures, f"Images on the line between two INRs: {' and '.join(strips)}.", 40 + 130 * len(strips), columns=[1.0] * count, row_gap=0.14)
+
+# %% ../nbs/19_figures.ipynb #c6655c43
+def fig_gallery(
+    images: list[Float[Tensor, "h w c"]],  # in [-1, 1]
+    names: list[str],  # what is written above each
+    right: list[bool],  # was it read right?
+    *,
+    columns: int = 12,
+) -> go.Figure:
+    "Pictures in a grid, those that were read wrong in a frame; each carries its number as `customdata`."
+    plots, hidden = [], dict(visible=False, range=[-0.5, 0.5], constrain="domain")
+    for k, (name, good) in enumerate(zip(names, right)):
+        spot = dict(type="scatter", x=[0], y=[0], mode="markers", marker=dict(size=42, symbol="square-open", color=_BLUE if good else _VERMILLION, line=dict(width=1 if good else 4)), customdata=[[k]],
+                    hovertext=[name], hoverinfo="text", showlegend=False)
+        plots.append(_Plot([spot], name, hidden, hidden))
+    blanks = [_Plot([], "", hidden, hidden) for _ in range(-len(plots) % columns)]
+    figure = _figure([*plots, *blanks], f"{len(images)} test images; {len(right) - sum(right)} of them are read wrong.", 30 + 70 * -(-len(plots) // columns), columns=[1.0] * columns, gap=0.01, row_gap=0.06)
+    for k, image in enumerate(images, 1):
+        axis = "" if k == 1 else str(k)
+        figure.add_layout_image(dict(source=_picture(image)["source"], xref=f"x{axis}", yref=f"y{axis}", x=-0.4, y=0.4, sizex=0.8, sizey=0.8, layer="below", sizing="contain"))
+    return figure
+
 # %% ../nbs/19_figures.ipynb #07ebfd56
 def examples() -> dict[str, go.Figure]:
     "One figure by each `fig_*`, from the shipped demo."
@@ -469,7 +531,19 @@ def examples() -> dict[str, go.Figure]:
         fig_classes=fig_classes(said, reader.classes, label=scene.label),
         fig_accuracy=fig_accuracy(list(accuracies(reader, scene.flat, scene.test, steps)), classes=len(reader.classes), last=len(steps) - 1),
         fig_attention=fig_attention(attention(reader, inr), inr.spec, 1, 3), fig_crop=fig_crop(inr, hint, *crops(reader, inr, hint)),
+        **_more_examples(scene),
     )
+
+# %% ../nbs/19_figures.ipynb #d92a858e
+def _more_examples(scene: Scene) -> dict[str, go.Figure]:
+    "A fit that goes well, the line to a permuted copy, and the first test images."
+    inr, gone = scene.inr, Change.permuted(scene).after
+    between = {"as they are": gone, "aligned": permute(gone, align(gone, inr))}
+    lines = {name: [INR.from_flat(torch.lerp(inr.flat(), other.flat(), t), inr.spec) for t in (0.0, 0.25, 0.5, 0.75, 1.0)] for name, other in between.items()}
+    shown = {name: [render(x, 32, 32) for x in line] for name, line in lines.items()}
+    losses = {name: torch.stack([(image - row[0]).square().mean() for image in row]) for name, row in shown.items()}
+    return dict(fig_progress=fig_progress([(0, 6.0), (30, 22.0), (90, 45.9)], 90, scene.image, inr), fig_line=fig_line(losses), fig_strips=fig_strips(shown),
+                fig_gallery=fig_gallery([render(scene.test.inr[k : k + 1].to(torch.float64), 16, 16) for k in range(6)], list("abcdef"), [True] * 5 + [False]))
 
 # %% ../nbs/19_figures.ipynb #6b6e4e6c
 def write_figures(folder: Path, width: int = 860) -> list[Path]:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'render', 'walk', 'transposition', 'fewest_transpositions', 'ways_through', 'twins', 'exact', 'read',
-           'logits_of', 'stage_errors', 'first_break', 'variant', 'accuracies', 'attention', 'hint_at', 'crops',
-           'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources']
+           'logits_of', 'stage_errors', 'first_break', 'variant', 'answers', 'accuracies', 'attention', 'hint_at',
+           'crops', 'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources']
 
 # %% ../nbs/18_inspection.ipynb #02a53398
 import copy
@@ -209,7 +209,8 @@ def variant(reader: Reader, name: str) -> Reader:
     return spoilt
 
 # %% ../nbs/18_inspection.ipynb #02295be7
-def _answers(reader: Reader, inrs: INR) -> Float[Tensor, "b classes"]:
+@_remembered
+def answers(reader: Reader, inrs: INR) -> Float[Tensor, "b classes"]:
     "Logits of many INRs, in the reader's own precision."
     inrs = inrs.to(reader.mean.dtype)
     with torch.inference_mode():
@@ -226,7 +227,7 @@ def accuracies(
     reader, last = copy.deepcopy(reader).float().eval(), len(steps) - 1
     for count in sorted({0, last, *(2**k for k in range(last.bit_length()))}):
         moved = permute(test.inr, steps[count])
-        yield count, accuracy(_answers(reader, moved), test.labels), accuracy(_answers(flat, moved), test.labels)
+        yield count, accuracy(answers(reader, moved), test.labels), accuracy(answers(flat, moved), test.labels)
 
 # %% ../nbs/18_inspection.ipynb #de439ec4
 @_remembered
@@ -284,6 +285,8 @@ class Scene:
     test: Split | None = None  # INRs to measure accuracies on
     flat: Reader | None = None  # logistic regression on flat weights
     rivals: Sequence[dict[str, Any]] = ()  # what is on record of the same INRs: lines of `records.rivals`
+    about: str = ""  # the reader and its accuracies, in a sentence
+    again: Callable[[int], INR] | None = None  # the image fitted anew, from start k > 0
 
     def __post_init__(self):
         if not len(self.inr):
@@ -352,7 +355,14 @@ def scene(
     "The scene of one test image. Raises ValueError for a new start where the image, or how it is fitted, is not known."
     image = None if self.images is None else self.images[index]
     inr = self._fitted(image, start) if start else self.test.inr[index : index + 1]
-    return Scene(inr, self.reader, image, int(self.test.labels[index]), self.test, self.flat, self.rivals)
+    return self.scene_of(inr, image, int(self.test.labels[index]))
+
+
+@patch
+def scene_of(self: Source, inr: INR, image: Float[Tensor, "h w c"] | None, label: int | None = None) -> Scene:
+    "The scene of any INR of this shape, such as one of an image of one's own."
+    again = None if image is None or self.config.fit is None else lambda start: self._fitted(image, start)
+    return Scene(inr, self.reader, image, label, self.test, self.flat, self.rivals, self.about, again)
 
 # %% ../nbs/18_inspection.ipynb #1c18ce1e
 @patch
@@ -399,10 +409,11 @@ def _open(run: Run) -> Source:
 # %% ../nbs/18_inspection.ipynb #8b64d6b6
 def _about(run: Run) -> str:
     "What a run is, in a sentence or two."
-    config, found = run.config, run.summary.get("test_accuracy")
+    config, found, other = run.config, run.summary.get("test_accuracy"), run.summary.get("test_other_accuracy")
     which = f"INRs of {config.inputs.dataset} from elsewhere" if config.fit is None else f"{config.inputs.dataset}, {config.fit.init} starts"
     crop = " The crop was not part of its training." if hasattr(run.model, "crop") and not getattr(config.task, "aux", False) else ""
-    return f"{which}, read by {config.reader}{'' if found is None else f', test accuracy {found:.3f}'}.{crop}"
+    elsewhere = "" if other is None else f", {other:.3f} on INRs from starts it never saw"
+    return f"{which}, read by {config.reader}{'' if found is None else f', test accuracy {found:.3f}{elsewhere}'}.{crop}"
 
 
 def sources(out: Path | None = None) -> dict[str, Callable[[], Source]]:

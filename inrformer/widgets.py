@@ -300,13 +300,13 @@ def draw_waiting() -> None:
 
 # %% ../nbs/20_widgets.ipynb #537605c6
 class Picker(Panel):
-    "Choose a data set, an image and a start; `scene` is what was chosen."
+    "Choose a data set, an image and a start; `scene` is what was chosen, and `opened` the source."
 
     scene = traitlets.Instance(Scene, allow_none=True)
+    opened = traitlets.Instance(Source, allow_none=True)
 
     def __init__(self, found: dict[str, Callable[[], Source]] | None = None):
         self._openers = found or sources()
-        self._source: Source | None = None
         self.source = ui.Dropdown(options=list(self._openers), description="model", style=_WIDE, layout=ui.Layout(width="230px"))
         self.image = ui.IntSlider(0, 0, 1, description="test image", style=_WIDE, layout=ui.Layout(width="250px"))
         starts = [("the model's", 0), *((f"fitted again, start {k}", k) for k in (1, 2, 3))]
@@ -322,19 +322,26 @@ def load(self: Picker) -> None:
     "Open the chosen source; say why when it cannot be opened, and keep the last scene."
     self.say("Reading …")
     try:
-        self._source = self._openers[self.source.value]()
+        self.opened = self._openers[self.source.value]()
     except _EXPECTED as error:
-        self._source = None
+        self.opened = None
         return self.say(f"<b>{html.escape(self.source.value)} cannot be opened.</b> {html.escape(str(error))}")
-    self.image.max = len(self._source.test) - 1
+    self.image.max = len(self.opened.test) - 1
     self.set((self.image, min(self.image.value, self.image.max)), (self.start, 0))
 
 # %% ../nbs/20_widgets.ipynb #48106a5a
 @patch
 def settle(self: Picker) -> None:
-    if self._source is None:
+    if self.opened is None:
         raise ValueError("Choose another data set first; until then the panels show what they showed.")
-    self.scene = self._source.scene(self.image.value, self.start.value)
+    self.scene = self.opened.scene(self.image.value, self.start.value)
+
+
+@patch
+def take(self: Picker, scene: Scene) -> None:
+    "A scene from elsewhere, until another image is chosen."
+    self.scene = scene
+    self.say(self.tell())
 
 
 @patch
@@ -342,8 +349,8 @@ def tell(self: Picker) -> str:
     names, label = self.scene.reader.classes, self.scene.label
     said = logits_of(self.scene.reader, self.scene.inr)[0].softmax(dim=0)
     guess = int(said.argmax())
-    verdict = "right" if guess == label else f"wrong: it is {names[label]}"
-    return f"<b>From this INR's weights the model says {names[guess]}</b> ({said[guess]:.2f}), which is {verdict}. <small>{html.escape(self._source.about)}</small>"
+    verdict = ": an image of your own" if label is None else ", which is right" if guess == label else f", which is wrong: it is {names[label]}"
+    return f"<b>From this INR's weights the model says {names[guess]}</b> ({said[guess]:.2f}){verdict}. <small>{html.escape(self.scene.about)}</small>"
 
 # %% ../nbs/20_widgets.ipynb #8535fab8
 class ShowBench(Panel):
@@ -551,7 +558,7 @@ def undo(self: PermuteBench) -> None:
 @patch
 def handle(self: PermuteBench) -> ui.IntSlider:
     "A second slider for the same permutation, to stand beside another panel."
-    slider = ui.IntSlider(0, 0, self.steps.max, description="transpositions (the slider of panel 2)", style=_WIDE, layout=ui.Layout(width="98%"))
+    slider = ui.IntSlider(0, 0, self.steps.max, description="transpositions", style=_WIDE, layout=ui.Layout(width="98%"))
     for name in ("max", "value"):
         traitlets.link((self.steps, name), (slider, name))
     return slider

@@ -41,7 +41,10 @@ class Workbench(ui.VBox):
     def __init__(self, found: dict[str, Callable[[], Source]] | None = None):
         self.picker, self.panels = Picker(found), {}
         self.tabs = ui.Tab([ui.VBox() for _ in LESSONS], titles=list(LESSONS))
-        super().__init__([self.picker, self.tabs])
+        self.text = ui.Textarea(disabled=True, rows=8, layout=ui.Layout(width="98%"))
+        self.code = ui.Accordion([self.text], titles=["this state as code"])
+        super().__init__([self.picker, self.tabs, self.code])
+        self.code.observe(lambda opened: setattr(self.text, "value", self.as_code()), "selected_index")
         self.tabs.observe(lambda moved: self._look(), "selected_index")
         self.go("INR")
 
@@ -67,6 +70,19 @@ def _look(self: Workbench) -> None:
         page.children = [lesson, *self._handle(name), self.panel(name)]
     for other, panel in self.panels.items():
         panel.awake = other == name
+
+# %% ../nbs/20e_app.ipynb #50fef73f
+@patch
+def as_code(self: Workbench) -> str:
+    "The lines that make the present state: model, image, start, permutation and tab."
+    picker, permute = self.picker, self.panels.get("permute")
+    lines = ["import torch", "", "from inrformer.app import Workbench", "from inrformer.symmetry import Permutation", "", "bench = Workbench()", f"bench.picker.source.value = {picker.source.value!r}",
+             f"bench.picker.image.value, bench.picker.start.value = {picker.image.value}, {picker.start.value}"]
+    if permute is not None:
+        orders = ", ".join(f"torch.tensor({index.tolist()})" for index in permute.perm.indices)
+        ticked = [f'bench.panels["permute"].twins[{name!r}].value = True' for name, tick in permute.twins.items() if tick.value]
+        lines += [f'bench.go("permute").act(Permutation(({orders},)))', *ticked]
+    return "\n".join([*lines, f"bench.go({list(LESSONS)[self.tabs.selected_index]!r})", "bench"])
 
 # %% ../nbs/20e_app.ipynb #e6fa6b09
 @patch

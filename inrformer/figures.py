@@ -408,16 +408,17 @@ def fig_accuracy(
     last: int,  # transpositions in a whole walk
     at: int | None = None,  # transpositions to mark
     reader: str = "INRFormer",  # whose accuracies come first
+    other: str = "logistic regression on flat weights",  # and second
 ) -> go.Figure:
-    "Test accuracy of a reader and of logistic regression on flat weights against the number of transpositions."
+    "Test accuracy of two readers against the number of transpositions."
     counts, said, flatly = (list(column) for column in zip(*points)) if points else ([], [], [])
-    traces = [_curve(reader, counts, said, _BLUE, "circle", "solid", "top"), _curve("logistic regression on flat weights", counts, flatly, _ORANGE, "square", "dash", "bottom")]
+    traces = [_curve(reader, counts, said, _BLUE, "circle", "solid", "top"), _curve(other, counts, flatly, _ORANGE, "square", "dash", "bottom")]
     shapes = [dict(type="line", x0=0, x1=1, xref="paper", y0=1 / classes, y1=1 / classes, line=dict(color=_GREY, dash="dot"))]
     notes = [dict(x=0, xref="paper", xanchor="left", y=1 / classes, yanchor="bottom", text="chance", showarrow=False)]
     if at is not None:
         shapes.append(dict(type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line=dict(color=_GREEN, width=2)))
         notes.append(dict(x=at, y=1, yref="paper", yanchor="bottom", text="you are here", showarrow=False))
-    ends = f" After {counts[-1]} transpositions: {reader} {said[-1]:.3f}, logistic regression {flatly[-1]:.3f}." if points else ""
+    ends = f" After {counts[-1]} transpositions: {reader} {said[-1]:.3f}, {other} {flatly[-1]:.3f}." if points else ""
     x = dict(title=dict(text="transpositions of hidden neurons, each INR on its own walk", font=dict(size=12)), range=[-0.09 * last, 1.09 * last])
     plot = _Plot(traces, x=x, y=dict(title=dict(text="test accuracy", font=dict(size=12)), range=[-0.05, 1.1]))
     return _figure([plot], f"Test accuracy against the number of transpositions.{ends}", 330, legend=dict(orientation="h", y=-0.28, yanchor="top", x=1, xanchor="right"), shapes=shapes, annotations=notes)

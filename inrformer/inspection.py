@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'render', 'walk', 'transposition', 'fewest_transpositions', 'ways_through', 'twins', 'exact', 'read',
            'logits_of', 'stage_errors', 'first_break', 'variant', 'answers', 'accuracies', 'attention', 'hint_at',
-           'crops', 'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources']
+           'crops', 'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources', 'readers_beside']
 
 # %% ../nbs/18_inspection.ipynb #02a53398
 import copy
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .config import RunConfig, from_json
 from .demo import load_demo
+from .files import read_json
 from .fitting import fit
 from .graph import Graph
 from .images import load_images
@@ -287,6 +288,7 @@ class Scene:
     rivals: Sequence[dict[str, Any]] = ()  # what is on record of the same INRs: lines of `records.rivals`
     about: str = ""  # the reader and its accuracies, in a sentence
     again: Callable[[int], INR] | None = None  # the image fitted anew, from start k > 0
+    config: RunConfig | None = None  # of the run that trained the reader
 
     def __post_init__(self):
         if not len(self.inr):
@@ -362,7 +364,7 @@ def scene(
 def scene_of(self: Source, inr: INR, image: Float[Tensor, "h w c"] | None, label: int | None = None) -> Scene:
     "The scene of any INR of this shape, such as one of an image of one's own."
     again = None if image is None or self.config.fit is None else lambda start: self._fitted(image, start)
-    return Scene(inr, self.reader, image, label, self.test, self.flat, self.rivals, self.about, again)
+    return Scene(inr, self.reader, image, label, self.test, self.flat, self.rivals, self.about, again, self.config)
 
 # %% ../nbs/18_inspection.ipynb #1c18ce1e
 @patch
@@ -420,3 +422,16 @@ def sources(out: Path | None = None) -> dict[str, Callable[[], Source]]:
     "How to open each source, by name: the demo first, then the finished runs below `out` (`runs` in the project), newest first."
     found = sorted((out or project_root() / "runs").glob("*/*/summary.json"), key=lambda p: -p.parent.stat().st_mtime_ns)
     return {"digits (shipped)": demo_source} | {f"runs/{p.parent.parent.name}/{p.parent.name}": (lambda folder=p.parent: run_source(folder)) for p in found}
+
+# %% ../nbs/18_inspection.ipynb #83eb587d
+def readers_beside(config: RunConfig, out: Path | None = None) -> dict[str, Path]:
+    "Where the newest finished run of each reader on the same INRs lies below `out` (`runs` in the project), by the reader's name."
+    found = {}
+    for path in sorted((out or project_root() / "runs").glob("*/*/summary.json"), key=lambda p: p.parent.stat().st_mtime_ns):
+        try:
+            other = from_json(read_json(path.parent / "config.json"))
+        except (OSError, *_DAMAGED):
+            continue
+        if (other.inputs, other.fit, other.objective) == (config.inputs, config.fit, config.objective):
+            found[other.reader] = path.parent
+    return found

@@ -40,11 +40,13 @@ def picture(
     try:
         image = Image.open(io.BytesIO(blob))
         if (size := image.width * image.height) <= NUMBERS[0]:
-            image = ImageOps.exif_transpose(image).convert("RGBA")
+            deep, image = image.mode.startswith(("I", "F")), ImageOps.exif_transpose(image).convert("RGBA")
     except Exception as error:
         raise ValueError(f"this file holds no readable image: {error or type(error).__name__}") from error
     if size > NUMBERS[0]:
         raise ValueError(f"an image of {image.width} x {image.height} pixels is too large: at most {NUMBERS[0]:,} are read")
+    if deep:
+        raise ValueError("this image has more than 8 bits per channel: save it with 8")
     flat = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("L" if channels == 1 else "RGB")
     small = ImageOps.fit(flat, sizes[::-1], Image.Resampling.BOX)
     return torch.tensor(list(small.tobytes()), dtype=torch.float32).reshape(*sizes, channels) / 255

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Chart', 'Panel', 'draw_waiting', 'Picker', 'ShowBench', 'PermuteBench', 'EquivarianceBench', 'ReadersBench',
-           'AttentionBench', 'CropBench']
+           'opened_reader', 'AttentionBench', 'CropBench']
 
 # %% ../nbs/20_widgets.ipynb #93a7bb78
 import asyncio
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -27,8 +28,9 @@ from torch import Tensor
 
 from .figures import MANY, blank, fig_accuracy, fig_attention, fig_change, fig_classes, fig_crop, fig_errors, fig_fit, fig_network, fig_networks, fig_weights, layer_names, number
 from .inr import INR, KINDS, INRSpec, canonicalize, pixel_grid
-from .inspection import TOLERANCE, Change, Scene, Source, accuracies, attention, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, read, render, sources, transposition, twins, walk, ways_through
-from .reader import Reader
+from .inspection import TOLERANCE, Change, Scene, Source, accuracies, attention, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, read, readers_beside, render, sources, transposition, twins, walk, ways_through
+from .reader import READERS, Reader
+from .runs import open_run
 from .symmetry import Permutation, permute, random_permutation
 
 # %% ../nbs/20_widgets.ipynb #7159b11c
@@ -334,6 +336,8 @@ def load(self: Picker) -> None:
 def settle(self: Picker) -> None:
     if self.opened is None:
         raise ValueError("Choose another data set first; until then the panels show what they showed.")
+    if self.start.value:
+        self.say("Fitting …")
     self.scene = self.opened.scene(self.image.value, self.start.value)
 
 
@@ -359,7 +363,7 @@ class ShowBench(Panel):
     scene = traitlets.Instance(Scene, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):
-        self.side = ui.IntSlider(64, 4, 256, description="rendering, points per side (super-resolution)", style=_WIDE, layout=ui.Layout(width="560px"), continuous_update=False)
+        self.side = ui.IntSlider(64, 4, 256, description="rendering, points per side (4 to 256)", style=_WIDE, layout=ui.Layout(width="560px"), continuous_update=False)
         self.fit, self.network, self.weights = Chart(), Chart(), Chart()
         super().__init__([self.side], [self.fit, self.network, self.weights])
         self.watch(self.side)
@@ -724,8 +728,11 @@ def _reason(self: EquivarianceBench, acts: bool) -> str:
     return f"A {type(change.scene.reader).__name__} is not invariant to permutations: it knows neurons by their places."
 
 # %% ../nbs/20_widgets.ipynb #a699b65d
+_FLAT = "logistic regression on flat weights"
+
+
 class ReadersBench(Panel):
-    "A reader beside a logistic regression on flat weights: probabilities before and after a change, and accuracies along a walk."
+    "A reader beside another one of the same INRs, a logistic regression on flat weights at first: probabilities before and after a change, and accuracies along a walk."
 
     change = traitlets.Instance(Change, allow_none=True)
 
@@ -733,29 +740,61 @@ class ReadersBench(Panel):
         self.classes, self.curve = Chart(), Chart()
         self.button = ui.Button(description="measure on all test INRs", icon="play", tooltip="permute every test INR on a walk of its own and measure both accuracies", layout=ui.Layout(width="auto", align_self="flex-start"))
         self.button.on_click(lambda button: self.measure())
-        self._points: dict[Reader, list[tuple[int, float, float]]] = {}
-        super().__init__([], [self.classes, self.button, self.curve])
-        self.observe(lambda moved: self.refresh(), "change")
+        self._points: dict[tuple[Reader, Reader | None], list[tuple[int, float, float]]] = {}
+        self.other, self._offered = ui.Dropdown(options=[_FLAT], value=_FLAT, description="beside it", style=_WIDE), None
+        super().__init__([self.other], [self.classes, self.button, self.curve])
+        self.watch(self.other)
+        self.observe(lambda moved: self._begin(), "change")
         self.change = Change.permuted(Scene(inr, reader, **known), perm)
 
 # %% ../nbs/20_widgets.ipynb #b522a686
 @patch
+def _begin(self: ReadersBench) -> None:
+    "A new change: beside its reader may stand those that have a run of the same INRs; the others are offered, and say how to train them."
+    config = self.change.scene.config
+    if (config, self.change.scene.inr.spec) != self._offered:
+        self._offered, self._runs = (config, self.change.scene.inr.spec), {} if config is None else readers_beside(config)
+        with self.quiet():
+            self.other.options = [_FLAT, *self._runs, *(name for name in READERS if config is not None and name not in self._runs)]
+            self.other.value = _FLAT
+    self.refresh()
+
+
+@patch(as_prop=True)
+def _beside(self: ReadersBench) -> Reader | None:
+    "Who stands beside. Raises ValueError, saying how to train it, for a reader without a run."
+    name, scene = self.other.value, self.change.scene
+    if name == _FLAT:
+        return scene.flat
+    if name not in self._runs:
+        raise ValueError(f"no finished run of {name} on these INRs is at hand; make train PROTOCOL={scene.config.protocol} READER={name} makes one, to be chosen here")
+    return opened_reader(self._runs[name])
+
+
+@lru_cache(maxsize=8)
+def opened_reader(folder: Path) -> Reader:
+    "The reader of a finished run."
+    return open_run(folder).model
+
+# %% ../nbs/20_widgets.ipynb #c87c609a
+@patch
 def measure(self: ReadersBench) -> None:
     "Accuracies along a walk of every test INR, drawn point by point."
-    scene, points = self.change.scene, []
-    if scene.test is None or scene.flat is None:
-        return self.say("<b>This cannot be measured</b> without test INRs and a reader of flat weights: give <code>test=</code> and <code>flat=</code>.")
-    for point in accuracies(scene.reader, scene.flat, scene.test, walk(scene.inr.spec, len(scene.test), generator=torch.Generator().manual_seed(0))):
-        points.append(point)
-        self._points[exact(scene.reader)] = list(points)
-        self.refresh()
+    with self._excused():
+        scene, other, points = self.change.scene, self._beside, []
+        if scene.test is None or other is None:
+            return self.say("<b>This cannot be measured</b> without test INRs and a reader of flat weights: give <code>test=</code> and <code>flat=</code>.")
+        for point in accuracies(scene.reader, other, scene.test, walk(scene.inr.spec, len(scene.test), generator=torch.Generator().manual_seed(0))):
+            points.append(point)
+            self._points[exact(scene.reader), other] = list(points)
+            self.refresh()
 
 # %% ../nbs/20_widgets.ipynb #6e8decfd
 @patch
 def _said(self: ReadersBench) -> dict[str, dict[str, Tensor]]:
     "Probabilities, by reader and by what it read."
-    scene, both = self.change.scene, {"before": self.change.before, "after": self.change.after}
-    readers = {type(scene.reader).__name__: scene.reader} | ({} if scene.flat is None else {"logistic regression on flat weights": scene.flat})
+    scene, both, other = self.change.scene, {"before": self.change.before, "after": self.change.after}, self._beside
+    readers = {type(scene.reader).__name__: scene.reader} | ({} if other is None else {self.other.value: other})
     return {name: {when: logits_of(reader, inr)[0].softmax(dim=0) for when, inr in both.items()} for name, reader in readers.items()}
 
 # %% ../nbs/20_widgets.ipynb #c52e70f4
@@ -764,7 +803,10 @@ def draw(self: ReadersBench) -> None:
     change, scene, reader = self.change, self.change.scene, self.change.scene.reader
     here = None if change.before is not scene.inr else fewest_transpositions(change.perm)
     self.classes.show(fig_classes, self._said(), reader.classes, label=scene.label)
-    self.curve.show(fig_accuracy, self._points.get(exact(reader), []), classes=len(reader.classes), last=sum(n - 1 for n in scene.inr.spec.hidden), at=here, reader=type(reader).__name__)
+    points = self._points.get((exact(reader), self._beside))
+    if not points:
+        return self.curve.show(blank)
+    self.curve.show(fig_accuracy, points, classes=len(reader.classes), last=sum(n - 1 for n in scene.inr.spec.hidden), at=here, reader=type(reader).__name__, other=self.other.value)
 
 
 @patch
@@ -774,10 +816,10 @@ def tell(self: ReadersBench) -> str:
     guesses = {name: [reader.classes[int(v.argmax())] for v in columns.values()] for name, columns in said.items()}
     words = "; ".join(f"{name} says <b>{before}</b>, then <b>{after}</b>" for name, (before, after) in guesses.items())
     forms = " Both are canonical forms, which neither reader was trained on." if canonical and not reader.config.canonical else ""
-    return f"{words}. The INRs show the same image; {made} transposition{'s' * (made != 1)} lie between them.{forms}{_beside(scene.rivals)}"
+    return f"{words}. The INRs show the same image; {made} transposition{'s' * (made != 1)} lie between them.{forms}{_on_record(scene.rivals)} <small>{html.escape(scene.about)}</small>"
 
 
-def _beside(rivals: Sequence[dict[str, Any]]) -> str:
+def _on_record(rivals: Sequence[dict[str, Any]]) -> str:
     "What others reach on the same INRs, in a sentence."
     if len(rivals) < 2:
         return ""

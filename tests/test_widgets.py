@@ -9,6 +9,7 @@ import torch
 from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader
 from PIL import Image
 
+from inrformer import widgets
 from inrformer.app import LESSONS, Workbench
 from inrformer.config import config_from
 from inrformer.figures import fig_errors
@@ -18,7 +19,7 @@ from inrformer.inr import INRSpec, grid
 from inrformer.inspection import Scene, Source, demo_source, fewest_transpositions, logits_of, walk
 from inrformer.own import OwnBench, picture
 from inrformer.pairs import PairBench, barrier, between, losses
-from inrformer.reader import Reader
+from inrformer.reader import READERS, Reader
 from inrformer.splits import Split
 from inrformer.symmetry import align, permute
 from inrformer.touch import TouchBench, silenced
@@ -501,3 +502,32 @@ def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):
     assert bench.picker.image.value == gallery.index == wrong[2] and "which is wrong" in bench.picker.words.value
     gallery.reader.value = shipped.flat
     assert len(gallery._places) != len(wrong)
+
+
+def test_any_reader_stands_beside_and_one_without_a_run_says_how_to_get_it(shipped):
+    bench = Workbench({"digits": lambda: shipped})
+    panel = bench.go("readers")
+    assert set(READERS) <= set(panel.other.options) and "0.142 on INRs from starts it never saw" in panel.words.value
+    assert json.loads(panel.curve.figure)["layout"]["meta"]["alt"] == "Nothing to show.", "an axis of nothing says you are here"
+    panel.other.value = "dws"
+    assert "make train PROTOCOL=digits READER=dws" in panel.words.value
+    panel._runs = {"dws": "there"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(widgets, "opened_reader", lambda folder: shipped.flat)
+        panel.refresh()
+    assert "dws says" in panel.words.value
+
+
+def test_the_state_is_code_that_makes_it_again(shipped):
+    found = {"digits (shipped)": lambda: shipped}
+    bench = Workbench(found)
+    bench.picker.image.value = 7
+    bench.go("permute").shuffle(2, generator=seeded(1))
+    bench.panels["permute"].twins["flip signs of sines"].value = True
+    bench.go("equivariance")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("inrformer.app.Workbench", lambda: Workbench(found))
+        exec(bench.as_code(), made := {})
+    again = made["bench"]
+    assert torch.equal(again.panels["permute"].change.after.flat(), bench.panels["permute"].change.after.flat())
+    assert again.tabs.selected_index == bench.tabs.selected_index and again.picker.image.value == 7

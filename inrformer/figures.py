@@ -493,8 +493,8 @@ def fig_strips(
 ) -> go.Figure:
     "What INRs show on the line between two, a row for each line."
     count = len(next(iter(strips.values())))
-    pictures = {f"{name}, {k / (count - 1):.2f}": _picture(image) for name, row in strips.items() for k, image in enumerate(row)}
-    return _pictures(pictures, f"Images on the line between two INRs: {' and '.join(strips)}.", 40 + 130 * len(strips), columns=[1.0] * count, row_gap=0.14)
+    pictures = {f"{name}<br>{k / (count - 1):.2f}": _picture(image) for name, row in strips.items() for k, image in enumerate(row)}
+    return _pictures(pictures, f"Images on the line between two INRs: {' and '.join(strips)}.", 60 + 130 * len(strips), columns=[1.0] * count, row_gap=0.22, margin=dict(l=10, r=10, t=44, b=10))
 
 # %% ../nbs/19_figures.ipynb #c6655c43
 def fig_gallery(

@@ -243,7 +243,7 @@ def _go(self: OwnBench) -> None:
 @patch
 async def _fit(self: OwnBench, fitting: Fitting) -> None:
     while self.fitting is fitting and not self.run.value and fitting.steps < self._last:
-        self._advance(min(-(-self._last // 30), self._last - fitting.steps))
+        self._advance(min(-(-self._last // 15), self._last - fitting.steps))
         await asyncio.sleep(0.03)
 
 # %% ../nbs/20a_own.ipynb #5b13b796

@@ -35,6 +35,9 @@ _KINDS = dict(zip(LESSONS, (ShowBench, PermuteBench, EquivarianceBench, ReadersB
 _FOLLOW = (EquivarianceBench, ReadersBench, AttentionBench)  # the permutation
 
 # %% ../nbs/20e_app.ipynb #f2e71fbc
+_NARROW = "<style>.inrformer-tabs .lm-TabBar-tab { flex: 0 1 auto; min-width: 0; padding: 0 8px }</style>"  # ten tabs need their room
+
+
 class Workbench(ui.VBox):
     "Every panel, a tab for each, around one picker. `panels` are those that have been opened."
 
@@ -43,7 +46,8 @@ class Workbench(ui.VBox):
         self.tabs = ui.Tab([ui.VBox() for _ in LESSONS], titles=list(LESSONS))
         self.text = ui.Textarea(disabled=True, rows=8, layout=ui.Layout(width="98%"))
         self.code = ui.Accordion([self.text], titles=["this state as code"])
-        super().__init__([self.picker, self.tabs, self.code])
+        self.tabs.add_class("inrformer-tabs")
+        super().__init__([ui.HTML(_NARROW), self.picker, self.tabs, self.code])
         self.code.observe(lambda opened: setattr(self.text, "value", self.as_code()), "selected_index")
         self.tabs.observe(lambda moved: self._look(), "selected_index")
         self.go("INR")

@@ -289,7 +289,7 @@ def fig_networks(
     first, then = names
     plots = [_network(before, None, moved, first), _network(after, order, moved, then if _still(order) else f"{then}: the same neurons, at other places")]
     alt = f"An INR of widths {before.spec.widths} as a layered graph, {first} and {then}. {_WHAT}{said}"
-    return _figure(plots, alt, 285, gap=0.03, margin=dict(l=5, r=5, t=26, b=5), transition=_GLIDE)
+    return _figure(plots, alt, 250, gap=0.03, margin=dict(l=5, r=5, t=26, b=5), transition=_GLIDE)
 
 
 def _still(order: Permutation) -> bool:
@@ -348,7 +348,7 @@ def fig_change(
     difference = (first - second).abs().amax(dim=-1)
     largest = number(difference.max().item())
     pictures = {"image before": _picture(first), "image after": _picture(second), f"difference {largest}" if stacked else f"largest difference {largest}": _magnitude(difference, 1.0)}
-    return _pictures(pictures, f"An INR's image before and after; they differ by at most {largest} on a scale from -1 to 1.", 285 if stacked else 220, columns=[1.0] if stacked else None)
+    return _pictures(pictures, f"An INR's image before and after; they differ by at most {largest} on a scale from -1 to 1.", 250 if stacked else 220, columns=[1.0] if stacked else None)
 
 # %% ../nbs/19_figures.ipynb #8dd0d46b
 _FLOOR = 1e-18

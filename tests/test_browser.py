@@ -40,12 +40,12 @@ def settings(home: Path) -> None:
         path.write_text(text)
 
 
-def serve(command: list[str], port: int, home: Path) -> Iterator[Path]:
+def serve(command: list[str], port: int, home: Path, cwd: Path = ROOT) -> Iterator[Path]:
     "Run a server until the test is over; gives the file it writes to."
     log = home / "server.log"
     env = os.environ | dict(HOME=str(home), PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     with log.open("w") as out:
-        server = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
     try:
         end = time.monotonic() + PATIENCE
         while not answers(port):
@@ -89,8 +89,8 @@ def chromium():
 
 @pytest.fixture
 def page(chromium):
-    "A page of 1280 by 900 pixels, with every error of its console in `page.errors`."
-    page = chromium.new_page(viewport=dict(width=1280, height=900))
+    "A page of 1280 by 800 pixels, with every error of its console in `page.errors`."
+    page = chromium.new_page(viewport=dict(width=1280, height=800))
     page.set_default_timeout(1000 * PATIENCE)
     page.errors = []
     page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
@@ -101,11 +101,16 @@ def page(chromium):
 
 @pytest.fixture
 def lab(port, tmp_path):
+    "JupyterLab as `make lab` starts it, on a copy of the workbench."
     settings(tmp_path)
-    token = secrets.token_hex(16)
-    command = [str(BIN / "jupyter-lab"), "--no-browser", "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}", "--ServerApp.allow_root=True"]
-    for log in serve([*command, f"--ServerApp.root_dir={ROOT}", "--FileContentsManager.delete_to_trash=False"], port, tmp_path):
-        yield f"http://127.0.0.1:{port}/lab/tree/nbs/workbench.ipynb?reset&token={token}", log
+    tree, token = tmp_path / "tree", secrets.token_hex(16)
+    (tree / "nbs").mkdir(parents=True)
+    for name in ("settings.ini", "nbs/workbench.ipynb"):
+        shutil.copy(ROOT / name, tree / name)
+    hook = re.search(r"--FileContentsManager\.\S+", (ROOT / "Makefile").read_text())[0]
+    command = [str(BIN / "jupyter-lab"), "--no-browser", "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}", "--ServerApp.allow_root=True", hook]
+    for log in serve([*command, f"--ServerApp.root_dir={tree}", "--FileContentsManager.delete_to_trash=False"], port, tmp_path, tree):
+        yield f"http://127.0.0.1:{port}/lab/tree/nbs/workbench.ipynb?reset&token={token}", log, tree
 
 
 @pytest.fixture
@@ -139,8 +144,7 @@ def run_all(page) -> None:
         page.wait_for_timeout(5000)
         if page.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]")).count():
             break
-    wait_for(page, "neuron 0 of hidden layer 1")
-    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 12")
+    chart(page, "An image of").wait_for()
     page.wait_for_function("[...document.querySelectorAll('.jp-InputPrompt')].every(prompt => !prompt.innerText.includes('*'))")
 
 
@@ -159,25 +163,50 @@ def uncaught(page, log: Path, harmless: str) -> list[str]:
     return found + [line for line in log.read_text().splitlines() if "Traceback" in line]
 
 
-def test_workbench_in_jupyterlab(page, lab):
-    url, log = lab
-    page.goto(url)
-    page.locator(".jp-Notebook").wait_for()
-    run_all(page)
-    drawn = "chart => [...chart.querySelectorAll('.heatmaplayer image')].map(image => image.getAttribute('href') ?? image.getAttribute('xlink:href')).join()"
-    weights = chart(page, "Weights and biases of before and after")
-    still = weights.evaluate(drawn)
+def go(page, tab: str) -> None:
+    page.get_by_role("tab", name=tab, exact=True).click()
 
-    move_slider(page, "transpositions", 12)
-    wait_for(page, "12 transpositions")
-    wait_for(page, "Equivariant")
+
+def visible(page, what) -> bool:
+    "Is all of it on the screen, without scrolling?"
+    box = what.bounding_box()
+    return box["y"] >= 0 and box["y"] + box["height"] <= page.viewport_size["height"]
+
+
+WATCH = """chart => {
+  globalThis.places = new Set();
+  (function look() {
+    places.add([...chart.querySelectorAll(".textpoint text")].map(text => text.getAttribute("transform") + text.getAttribute("y")).join());
+    requestAnimationFrame(look);
+  })();
+}"""
+
+
+def check_permute(page) -> None:
+    go(page, "permute")
+    networks, weights = chart(page, "An INR of widths (2, 12, 12, 1) as a layered graph, before"), chart(page, "Weights and biases of before and after")
+    networks.wait_for()
+    drawn = "chart => [...chart.querySelectorAll('.heatmaplayer image')].map(image => image.getAttribute('href') ?? image.getAttribute('xlink:href')).join()"
+    weights.wait_for()
+    still = weights.evaluate(drawn)
+    networks.evaluate(WATCH)
+    for count in range(1, 13):
+        move_slider(page, "transpositions", 1)
+        wait_for(page, f"{count} transposition")
+    page.wait_for_function("() => places.size > 14")  # more than one for each step: neurons glide
     page.wait_for_function("label => label.getAttribute('aria-label').includes('e-1')", arg=chart(page, "An INR's image before and after").element_handle())
     assert still and weights.evaluate(drawn) != still, "the weights did not move"
     difference = float(re.search(r"at most (\S+)", chart(page, "An INR's image before and after").get_attribute("aria-label"))[1])
     assert 0 < difference < TOLERANCE
+    assert visible(page, networks) and visible(page, chart(page, "An INR's image before and after")), "after is out of sight"
+
+
+def check_equivariance(page) -> None:
+    go(page, "equivariance")
+    wait_for(page, "Equivariant")
+    chart(page, "Relative error").wait_for()
     errors = bars(page)
     assert len(errors) == 10 and max(errors.values()) < TOLERANCE, errors
-
     assert set(STAGES) == set(BROKEN)
     for name, stage in STAGES.items():
         page.get_by_role("button", name=name).click()
@@ -187,15 +216,76 @@ def test_workbench_in_jupyterlab(page, lab):
         assert all(error < TOLERANCE for error in list(errors.values())[: list(errors).index(stage)]), errors
         assert errors["logits"] > TOLERANCE, "what is spoilt does not reach the logits"
 
+
+def check_crop(page) -> None:
+    go(page, "crop")
     crop = chart(page, "A crop of an image")
+    crop.wait_for()
     outline = "chart => chart.layout.shapes[0].y0"
     top = crop.evaluate(outline)
-    crop.scroll_into_view_if_needed()
     crop.focus()
     page.keyboard.press("ArrowDown")
     page.wait_for_function("([chart, top]) => chart.layout.shapes[0].y0 > top + 1", arg=[crop.element_handle(), top])
+    left, box = crop.evaluate("chart => chart.layout.shapes[0].x0"), crop.evaluate("chart => { const { l, t, w, h } = chart._fullLayout._size, box = chart.getBoundingClientRect(); return [box.x + l, box.y + t, w, h]; }")
+    page.mouse.move(box[0] + 0.1 * box[2], box[1] + 0.5 * box[3])
+    page.mouse.down()
+    page.mouse.move(box[0] + 0.2 * box[2], box[1] + 0.5 * box[3], steps=5)
+    page.mouse.up()
+    page.wait_for_function("([chart, left]) => Math.abs(chart.layout.shapes[0].x0 - left) > 1 && !chart.querySelector('.zoombox')", arg=[crop.element_handle(), left])
+
+
+def check_own_image(page) -> None:
+    go(page, "own image")
+    canvas = page.locator("canvas")
+    canvas.wait_for()
+    box = canvas.bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in ((0.3, 0.2), (0.7, 0.2), (0.5, 0.8))]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=5)
+    page.mouse.up()
+    wait_for(page, "Step 90 of 90")
+    wait_for(page, "an image of your own")
+    page.locator("input[type=file]").set_input_files(dict(name="a.png", mimeType="image/png", buffer=b"none"))
+    wait_for(page, "no readable image")
+
+
+def check_others(page) -> None:
+    go(page, "two INRs")
+    wait_for(page, "the error rises by")
+    go(page, "touch")
+    page.get_by_label("silence it").click()
+    wait_for(page, "is silent")
+    go(page, "gallery")
+    page.get_by_role("button", name="wrong").click()
+    page.wait_for_function("document.querySelector('.js-plotly-plot[aria-label*=\"test images\"]')?.querySelectorAll('.points .point').length > 3")
+    chart(page, "22 test images").locator(".nsewdrag").first.click(force=True)
+    wait_for(page, "which is wrong")
+
+
+def test_workbench_in_jupyterlab(page, lab):
+    url, log, tree = lab
+    page.goto(url)
+    page.locator(".jp-Notebook").wait_for()
+    run_all(page)
+    assert visible(page, page.get_by_role("tab", name="permute", exact=True)), "the panels are out of sight"
+    for check in (check_permute, check_equivariance, check_crop, check_own_image, check_others):
+        check(page)
     assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    page.get_by_role("menuitem", name="Save Notebook", exact=True).click()
+    page.locator(".jp-mod-dirty").wait_for(state="detached")
+    assert (tree / "nbs/workbench.ipynb").read_bytes() == (ROOT / "nbs/workbench.ipynb").read_bytes(), "saving changes the notebook"
     assert not uncaught(page, log, SLOW)
+
+
+def overlaps(page) -> list[str]:
+    "Titles of figures that print over each other, within each figure."
+    return page.evaluate("""() => [...document.querySelectorAll(".js-plotly-plot")].filter(chart => chart.offsetParent).flatMap(chart => {
+      const boxes = [...chart.querySelectorAll(".annotation-text")].map(text => [text.textContent, text.getBoundingClientRect()]);
+      return boxes.flatMap(([a, p], k) => boxes.slice(k + 1).filter(([b, q]) => p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1).map(([b]) => `${a} / ${b}`));
+    })""")
 
 
 def test_workbench_in_voila(page, voila):
@@ -204,12 +294,19 @@ def test_workbench_in_voila(page, voila):
     page.goto(f"http://127.0.0.1:{port}/")
     assert "/login" in page.url, "the app opens without its token"
     page.goto(url)
-    wait_for(page, "neuron 0 of hidden layer 1")
-    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 12")
+    chart(page, "An image of").wait_for()
+    go(page, "equivariance")
     move_slider(page, "transpositions", 3)
-    wait_for(page, "3 transpositions")
     wait_for(page, "Equivariant")
+    chart(page, "Relative error").wait_for()
     assert max(bars(page).values()) < TOLERANCE
     page.get_by_role("button", name="untied permutation").click()
     wait_for(page, "Broken first at: image")
+    for size in (dict(width=853, height=533), dict(width=800, height=700)):
+        page.set_viewport_size(size)
+        for tab in ("permute", "INR", "two INRs"):
+            go(page, tab)
+            page.wait_for_timeout(1000)
+            assert not overlaps(page)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
     assert not page.locator("text=Traceback").count() and not uncaught(page, log, VOILA)

@@ -99,7 +99,7 @@ def test_unknown_names_and_wrong_types_are_refused(values, message):
     ("edge_dim", 7, "edge_dim must be even"), ("omega", -1.0, "omega must be a positive number"), ("weight_decay", float("nan"), "weight_decay must be at least 0"),
     ("copies", 2, "the same INR again"), ("seed", 2**70, "seed must be at least 0"), ("hint", -4, "at least 1"), ("n_train", 99999, "99999"), ("n_train", 0, "n_train"),
     ("dataset", "no/such/{split}.parquet", "no file"), ("hidden", "12-0", "widths joined by"), ("max_frequency", -1.0, "max_frequency must be"),
-    ("reader", "resnet", "reader must be one of"), ("objective", "win", "objective must be one of"), ("kind", "mfn", "kind must be one of"), ("val_parts", 1, "val_parts"),
+    ("reader", "resnet", "reader must be one of"), ("objective", "win", "objective must be one of"), ("kind", "gabor", "kind must be one of"), ("val_parts", 1, "val_parts"),
     ("val_part", 7, "val_part"), ("options", "fourier=2", "fourier"), ("data", "no/such/folder", "no/such/folder"), ("dataset", "", "dataset"), ("head", "translation", "head must be one of"),
 ])
 def test_configs_that_cannot_run_are_refused_before_anything_happens(cache, name, value, message):

@@ -8,10 +8,10 @@ import torch
 from bench import FOURIER, RELU, SIREN, inr_of, reader_of, seeded
 
 from inrformer import figures
-from inrformer.figures import fig_accuracy, fig_attention, fig_change, fig_classes, fig_crop, fig_errors, fig_fit, fig_network, fig_weights, layer_names, write_figures
+from inrformer.figures import fig_accuracy, fig_attention, fig_change, fig_classes, fig_crop, fig_errors, fig_fit, fig_network, fig_networks, fig_weights, layer_names, write_figures
 from inrformer.inr import KINDS, INRSpec, Kind, Param, grid, init_inr
 from inrformer.inspection import TOLERANCE, attention, crops, hint_at
-from inrformer.symmetry import permute, permute_untied, random_permutation
+from inrformer.symmetry import Permutation, permute, permute_untied, random_permutation
 
 SPECS = [SIREN, INRSpec(widths=(2, 5, 3)), INRSpec(widths=(2, 32, 32, 3)), INRSpec(widths=(2, 4, 6, 5, 1)), RELU, FOURIER]
 
@@ -21,12 +21,12 @@ def test_figures_take_any_spec(spec):
     inr, reader = inr_of(spec), reader_of(spec)
     perm = random_permutation(spec, 1, generator=seeded())
     looks, hint = attention(reader, inr), hint_at(reader, -0.2, 0.1, 0.6)
-    drawn = [fig_network(inr, order=perm, chosen=(1, 2)), fig_weights({"one": inr, "other": permute(inr, perm)}, {"other": perm}), fig_change(inr, inr), fig_fit(inr),
+    drawn = [fig_network(inr, order=perm, marked=[(1, 2)]), fig_weights({"one": inr, "other": permute(inr, perm)}, {"other": perm}), fig_change(inr, inr), fig_fit(inr),
              fig_crop(inr, hint, *crops(reader, inr, hint)), *(fig_attention(looks, spec, l, 0) for l in range(spec.depth + 1))]
     for figure in drawn:
         assert figure.layout.meta["alt"] and figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
         json.loads(figure.to_json())
-    lines = sum(int(np.isnan(trace.x).sum()) for trace in drawn[0].data if trace.mode == "lines")
+    lines = sum(int(np.isnan(np.array(trace.x, dtype=float)).sum()) for trace in drawn[0].data if trace.mode == "lines")
     assert lines == sum(o * i for o, i in map(spec.shape, spec.matrices)), "a weight has no line"
 
 
@@ -35,6 +35,36 @@ def test_features_are_not_called_coordinates():
     assert layer_names(RELU)[0] == layer_names(SIREN)[0] == "coordinates"
     assert list(next(t for t in fig_network(inr_of(RELU)).data if t.mode == "markers+text").text) == ["row", "col"]
     assert list(next(t for t in fig_network(inr_of(FOURIER)).data if t.mode == "markers+text").text) == list(map(str, range(10)))
+
+
+def test_neurons_move_and_their_lines_go_along():
+    inr = inr_of(SIREN)
+    perm = random_permutation(inr.spec, 1, generator=seeded())
+    figure, still = fig_networks(inr, permute(inr, perm), perm), fig_networks(inr, inr, Permutation.identity(inr.spec, 1))
+    before, after = ([t for t in figure.data if (t.xaxis or "x") == axis] for axis in ("x", "x2"))
+    for home, gone in zip(before, after):
+        assert home.text == gone.text and np.array_equal(home.customdata, gone.customdata), "a point is another neuron than before"
+    (first,) = (t for t in after if t.mode == "markers+text" and t.customdata[0][0] == 1)
+    assert [int(k) for k in np.array(first.text)[np.argsort(-np.array(first.y))]] == perm.indices[0][0].tolist()
+    heights = {t.customdata[0][0]: np.array(t.y) for t in after if t.mode == "markers+text"}
+    ends = {(a, b) for t in after if t.mode == "lines" for a, b in zip(t.y[:-1:3], t.y[1::3])}
+    assert all(y in heights[0] or y in heights[1] or y in heights[2] for y, _ in ends)
+    assert figure.layout.transition.duration == still.layout.transition.duration > 0 and figure.layout.yaxis2.range == still.layout.yaxis2.range
+
+
+def test_no_figure_can_be_dragged_out_of_sight():
+    for figure in (fig_network(inr_of(SIREN)), fig_weights({"one": inr_of(SIREN)}), fig_change(inr_of(SIREN), inr_of(SIREN)), fig_errors({"one": 1.0})):
+        assert figure.layout.dragmode is False and figure.layout.xaxis.fixedrange and figure.layout.yaxis.fixedrange
+
+
+def test_wide_layers_have_every_nth_number_and_narrow_tables_are_no_strips():
+    inr = inr_of(INRSpec(widths=(2, 32, 32, 1), omega=8.0))
+    nodes = [t for t in fig_network(inr).data if t.mode == "markers+text"]
+    assert [text for text in nodes[1].text if text] == [str(k) for k in range(0, 32, 2)] and "neuron 31" in nodes[1].hovertext[31]
+    assert list(nodes[0].text) == ["row", "col"] and abs(nodes[0].y[0] - nodes[0].y[1]) > 4, "row and col overlap"
+    tables = fig_weights({"before": inr, "after": inr})
+    low, high = sorted(tables.layout.yaxis3.range)
+    assert high - low <= 8 and tables.layout.yaxis.title.text == "before" and "before" not in tables.layout.annotations[0].text
 
 
 SKIP = (Param("W1", 1, 0, "b1"), Param("b1", 1), Param("V2", 2, 0, "p2"), Param("p2", 2), Param("W2", 2, 1), Param("g2", 2), Param("W3", 3, 2))

@@ -118,14 +118,15 @@ def test_chapter_imports_only_earlier_chapters(chapter):
 
 @pytest.mark.parametrize("chapter", ["inr", "kinds.siren", "symmetry", "fitting", "graph", "layers", "reader", "readers.inrformer", "objectives.classify", "training"])
 def test_what_computes_needs_no_tables_and_no_pictures(chapter):
-    "Chapters that a run's source is made of import nothing heavy; only figures and widgets know plotly and ipywidgets."
+    "Chapters that a run's source is made of import nothing heavy; only figures and what stands after them know plotly and ipywidgets."
     heavy = {name.split(".")[0] for name in imports((ROOT / "inrformer" / Path(*chapter.split(".")).with_suffix(".py")).read_text())} & {"pandas", "matplotlib"}
     assert not heavy, f"{chapter} imports {heavy}"
 
 
-def test_only_figures_and_widgets_import_plotly_or_ipywidgets():
+def test_only_figures_and_panels_import_plotly_or_ipywidgets():
     drawing = {p.stem for p in (ROOT / "inrformer").rglob("*.py") if {name.split(".")[0] for name in imports(p.read_text())} & {"plotly", "ipywidgets", "anywidget"}}
-    assert drawing == {"figures", "widgets"}
+    panels = {p.stem.partition("_")[2] for p in (ROOT / "nbs").glob("20*_*.ipynb")}
+    assert {"figures", "widgets"} <= drawing <= {"figures", *panels}
 
 
 def test_import_needs_no_notebook_tools():

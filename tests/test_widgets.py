@@ -1,18 +1,28 @@
 "The workbench without a browser: panels hold their state together, and bad state is explained in words."
 
+import asyncio
+import io
 import json
 
 import pytest
 import torch
 from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader
+from PIL import Image
 
+from inrformer import widgets
+from inrformer.app import LESSONS, Workbench
 from inrformer.config import config_from
 from inrformer.figures import fig_errors
+from inrformer.fitting import fit
+from inrformer.gallery import Gallery
 from inrformer.inr import INRSpec, grid
-from inrformer.inspection import Scene, Source, demo_source, logits_of, walk
-from inrformer.reader import Reader
+from inrformer.inspection import Scene, Source, demo_source, fewest_transpositions, logits_of, walk
+from inrformer.own import OwnBench, picture
+from inrformer.pairs import PairBench, barrier, between, losses
+from inrformer.reader import READERS, Reader
 from inrformer.splits import Split
-from inrformer.symmetry import permute
+from inrformer.symmetry import align, permute
+from inrformer.touch import TouchBench, silenced
 from inrformer.widgets import AttentionBench, Chart, CropBench, EquivarianceBench, Panel, PermuteBench, Picker, ReadersBench, ShowBench
 
 SMALL = INRSpec(widths=(2, 6, 5, 1), omega=8.0)
@@ -49,6 +59,60 @@ def test_permute_bench_composes_swaps_shuffles_and_the_slider():
     assert (bench.change.after(points) - inr(points)).abs().max() < 1e-12
     bench.reset()
     assert bench.steps.value == 0 and torch.equal(bench.change.after.flat(), inr.flat())
+
+
+def test_slider_words_and_curve_agree_after_a_shuffle():
+    bench = siren_bench(PermuteBench)
+    errors = siren_bench(ReadersBench, flat=reader_of(SIREN, "flat")).follow(bench, "change")
+    bench.shuffle(1, generator=seeded(3))
+    away = fewest_transpositions(bench.perm)
+    assert bench.steps.value == away > 5 and f"{away} transpositions away" in bench.words.value and f"{away} transpositions lie" in errors.words.value
+    shuffled = bench.perm.indices
+    bench.steps.value = 0
+    assert torch.equal(bench.change.after.flat(), bench.scene.inr.flat()), "at 0 nothing has moved"
+    bench.steps.value = away
+    assert all(map(torch.equal, bench.perm.indices, shuffled)), "the walk does not lead through the shuffle"
+    bench.steps.value = 22
+    assert all((index != torch.arange(12)).all() for index in bench.perm.indices)
+    bench.undo()
+    assert bench.steps.value == 0
+
+
+def test_the_pair_that_moved_last_is_marked():
+    bench = siren_bench(PermuteBench)
+    bench.swap(2, 3, 8)
+    assert bench.moved == ((2, 3), (2, 8))
+    rings = [t for t in json.loads(bench.networks.figure)["data"] if t.get("marker", {}).get("symbol") == "circle-open"]
+    assert [len(t["x"]) for t in rings] == [2, 2]
+    bench.steps.value = 2
+    assert len(bench.moved) == 2
+
+
+def test_panels_that_nobody_sees_wait():
+    bench = siren_bench(PermuteBench)
+    errors = siren_bench(EquivarianceBench).follow(bench, "change")
+    errors.awake = bench.awake = False
+    before, drawn = errors.words.value, bench.networks.figure
+    bench.steps.value = 5
+    assert errors.words.value == before and bench.networks.figure is drawn and fewest_transpositions(errors.change.perm) == 5
+    errors.awake = bench.awake = True
+    assert "Equivariant" in errors.words.value and "5 transpositions" in bench.words.value and bench.networks.figure is not drawn
+
+
+def test_words_come_before_figures_and_a_drag_is_drawn_once():
+    async def drag() -> tuple[PermuteBench, int]:
+        bench = siren_bench(PermuteBench)
+        await asyncio.sleep(0.1)
+        drawn, calls = bench.networks._store.value, []
+        bench.networks._store.observe(calls.append, "value")
+        for count in range(1, 6):
+            bench.steps.value = count
+            assert f"{count} transposition" in bench.words.value and bench.networks._store.value == drawn
+        await asyncio.sleep(0.1)
+        return bench, len(calls)
+
+    bench, calls = asyncio.run(drag())
+    assert calls == 1 and json.loads(bench.networks.figure)["data"]
 
 
 def test_every_layer_has_its_slider():
@@ -188,6 +252,25 @@ def test_attention_is_of_the_chosen_neuron():
     assert panel.neuron.value == (3, 0)
 
 
+def test_attention_follows_the_permutation():
+    bench = siren_bench(PermuteBench)
+    panel = siren_bench(AttentionBench).follow(bench, "change")
+    panel.neuron.value = (1, 5)
+    bench.swap(1, 5, 9)
+    assert panel.neuron.value == (1, 5) and "place 9" in panel.words.value and "moved along" in panel.words.value
+    assert "Attention of neuron 5 of" in panel.heat.figure
+    tick(bench, "flip signs of sines")
+    assert "moved along" not in panel.words.value
+
+
+def test_dragging_moves_the_crop():
+    panel = siren_bench(CropBench)
+    panel.images.dragged = [31.5, 15.5, 1]
+    assert (panel.column.value, panel.row.value) == pytest.approx((0.0, -0.4)), "held inside the image"
+    panel.images.dragged = [40.0, 31.5, 2]
+    assert panel.column.value == pytest.approx(0.265625, abs=0.03) and panel.row.value == 0
+
+
 def test_the_crop_stays_inside_the_image():
     panel = siren_bench(CropBench)
     panel.side.value = 0.4
@@ -294,3 +377,157 @@ def test_the_shipped_model_can_be_fitted_again():
     before = picker.scene.inr
     picker.start.value = 2
     assert "cannot" not in picker.words.value and not torch.equal(picker.scene.inr.flat(), before.flat())
+
+
+def test_the_workbench_makes_a_panel_when_it_is_looked_at():
+    bench = Workbench({"one": lambda: source_of(siren_reader(), 3, "Twelve neurons.")})
+    assert list(bench.panels) == ["INR"]
+    errors, permute = bench.go("equivariance"), bench.panels["permute"]
+    assert errors.awake and not permute.awake and not bench.panels["INR"].awake
+    words = bench.panels["INR"].words.value
+    permute.steps.value = 4
+    assert "Equivariant" in errors.words.value
+    bench.picker.image.value = 2
+    assert errors.change.scene is bench.picker.scene and bench.panels["INR"].words.value == words
+    for name in LESSONS:
+        assert bench.go(name).awake
+    assert sum(panel.awake for panel in bench.panels.values()) == 1
+    with pytest.raises(ValueError, match="permute"):
+        bench.go("7 nothing")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Source:
+    return demo_source()
+
+
+def png(size: tuple[int, int], mode: str, colour, **more) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size, colour).save(file, "png", **more)
+    return file.getvalue()
+
+
+def test_pictures_of_any_kind_come_in_the_size_that_is_wanted():
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for mode, colour in (("L", 255), ("RGB", (255, 255, 255)), ("RGBA", (255, 255, 255, 255)), ("P", 1), ("1", 1), ("LA", (255, 255)), ("I;16", 65535)):
+        image = picture(png((20, 12), mode, colour, exif=turned), (8, 6), 1)
+        assert image.shape == (8, 6, 1) and 0 <= image.min() and image.max() <= 1
+    assert picture(png((9, 9), "RGBA", (255, 0, 0, 0)), (3, 3), 3).sum() == 0, "what is transparent is black"
+
+
+@pytest.mark.parametrize("blob, said", [(b"", "no readable image"), (b"GIF89a", "no readable image"), (png((9, 9), "L", 0)[:40], "no readable image"), (png((6000, 6000), "1", 0), "too large")], ids=["empty", "cut", "truncated", "huge"])
+def test_bad_pictures_are_refused_in_words(shipped, blob, said):
+    bench = OwnBench(shipped)
+    bench._read(blob)
+    assert said in bench.words.value and bench.scene is None
+    bench._draw([0] * 64 + [255] * 960)
+    assert "90 of 90" in bench.words.value
+
+
+def test_an_own_image_is_fitted_as_the_data_were_and_goes_through_all_tabs(shipped):
+    bench, recipe = Workbench({"digits": lambda: shipped}), shipped.config.fit
+    own, image = bench.go("own image"), (shipped.images[3] + 1) / 2
+    own.take(image)
+    wanted = fit(image[None], shipped.reader.spec, steps=recipe.fit_steps, lr=recipe.fit_lr, init=recipe.init, seed=recipe.fit_seed, device="cpu").inr
+    assert (own.scene.inr.flat() - wanted.flat()).abs().max() < 1e-3
+    assert bench.picker.scene is own.scene and "an image of your own" in bench.picker.words.value
+    assert bench.go("INR").scene is own.scene and bench.go("permute").scene is own.scene
+    curve = [quality for _, quality in own.fitting.curve]
+    assert curve[-1] > curve[0] + 10
+    bench.picker.image.value = 5
+    assert bench.go("permute").scene.label == int(shipped.test.labels[5])
+    with pytest.raises(ValueError, match=r"\(9, 9, 1\)"):
+        own.take(torch.zeros(9, 9, 1))
+
+
+def test_a_fit_can_be_paused(shipped):
+    async def halt() -> tuple[int, int, OwnBench]:
+        own = OwnBench(shipped)
+        own.take((shipped.images[3] + 1) / 2)
+        while own.fitting.steps < 9:
+            await asyncio.sleep(0.01)
+        own.run.value = True
+        stood = own.fitting.steps
+        await asyncio.sleep(0.2)
+        there = own.fitting.steps
+        own.run.value = False
+        while own.fitting.steps < 90:
+            await asyncio.sleep(0.05)
+        return stood, there, own
+
+    stood, there, own = asyncio.run(halt())
+    assert stood == there < 90 and own.fitting.steps == 90 and own.scene is not None and own.run.disabled
+
+
+def test_alignment_takes_the_order_of_neurons_away_and_nothing_else(shipped):
+    scene = shipped.scene(0)
+    pair = PairBench(scene.inr, scene.reader)
+    assert "cannot be fitted again" in pair.words.value or "nobody knows" in pair.words.value
+    pair.scene = scene
+    rise = {name: barrier(loss) for name, loss in pair.loss.items()}
+    assert 0.01 < rise["aligned"] < rise["as they are"] and "0.142 on INRs from starts it never saw" in pair.words.value
+    assert torch.equal(pair.ways["aligned"].flat(), permute(pair.other, align(pair.other, scene.inr)).flat())
+    pair.second.value = 0
+    assert barrier(pair.loss["aligned"]) < 1e-9 < 0.1 < barrier(pair.loss["as they are"]) and "aligned there is none" in pair.words.value
+    line = between(scene.inr, pair.other, 3)
+    assert torch.allclose(line.flat()[1], (scene.inr.flat() + pair.other.flat())[0] / 2) and losses(line, scene.image).shape == (3,)
+
+
+def test_touching_a_neuron_moves_image_and_answer(shipped):
+    scene = shipped.scene(0)
+    panel = TouchBench(scene.inr, scene.reader)
+    panel.network.clicked = [2, 4, 1]
+    panel.network.clicked = [0, 1, 2]
+    assert panel.neuron.value == (2, 4) and torch.equal(panel.touched.flat(), scene.inr.flat())
+    panel.silence.value = True
+    assert torch.equal(panel.touched.flat(), silenced(scene.inr, 2, 4).flat()) and "is silent" in panel.words.value
+    panel.by.value = 2.0
+    assert int((panel.touched.flat() != scene.inr.flat()).sum()) == 2 and "nudged by +2.0" in panel.words.value
+    panel.neuron.value = (1, 0)
+    assert torch.equal(panel.touched.flat(), scene.inr.flat()), "another neuron starts as it was"
+    panel.scene = Scene(*scene_of(RELU))
+    panel.silence.value = True
+    assert "is silent" in panel.words.value
+
+
+def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):
+    bench = Workbench({"digits": lambda: shipped})
+    gallery = bench.go("gallery")
+    accuracy = float((gallery._said == shipped.test.labels).float().mean())
+    assert f"({accuracy:.3f})" in gallery.words.value
+    gallery.which.value = "wrong"
+    gallery.pictures.clicked = [2, 1]
+    wrong = (gallery._said != shipped.test.labels).nonzero()[:, 0].tolist()
+    assert bench.picker.image.value == gallery.index == wrong[2] and "which is wrong" in bench.picker.words.value
+    gallery.reader.value = shipped.flat
+    assert len(gallery._places) != len(wrong)
+
+
+def test_any_reader_stands_beside_and_one_without_a_run_says_how_to_get_it(shipped):
+    bench = Workbench({"digits": lambda: shipped})
+    panel = bench.go("readers")
+    assert set(READERS) <= set(panel.other.options) and "0.142 on INRs from starts it never saw" in panel.words.value
+    assert json.loads(panel.curve.figure)["layout"]["meta"]["alt"] == "Nothing to show.", "an axis of nothing says you are here"
+    panel.other.value = "dws"
+    assert "make train PROTOCOL=digits READER=dws" in panel.words.value
+    panel._runs = {"dws": "there"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(widgets, "opened_reader", lambda folder: shipped.flat)
+        panel.refresh()
+    assert "dws says" in panel.words.value
+
+
+def test_the_state_is_code_that_makes_it_again(shipped):
+    found = {"digits (shipped)": lambda: shipped}
+    bench = Workbench(found)
+    bench.picker.image.value = 7
+    bench.go("permute").shuffle(2, generator=seeded(1))
+    bench.panels["permute"].twins["flip signs of sines"].value = True
+    bench.go("equivariance")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("inrformer.app.Workbench", lambda: Workbench(found))
+        exec(bench.as_code(), made := {})
+    again = made["bench"]
+    assert torch.equal(again.panels["permute"].change.after.flat(), bench.panels["permute"].change.after.flat())
+    assert again.tabs.selected_index == bench.tabs.selected_index and again.picker.image.value == 7

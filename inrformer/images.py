@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DIGITS_TRAIN', 'IMAGE_COLUMNS', 'NUMBERS', 'SHRUNK', 'TEST_IDS', 'HUB', 'SPLIT_FOLDERS', 'MIMES', 'UNLABELLED',
-           'Images', 'cache_folder', 'Picture', 'source_name', 'load_images', 'load_picture', 'Data']
+           'Images', 'cache_folder', 'Picture', 'source_name', 'load_images', 'picture_of', 'load_picture', 'Data']
 
 # %% ../nbs/06_images.ipynb #3576d2fa
 import glob
@@ -455,15 +455,21 @@ def load_images(
     return _read_tables(files, split, name, n, size)
 
 # %% ../nbs/06_images.ipynb #bb78c419
-def load_picture(
-    path: str | Path,
+def picture_of(
+    blob: bytes,  # of a file
+    where: str,  # what an error calls it
     shape: tuple[int, int, int],  # height, width, channels: 1 for grey, 3 for colour
-) -> Float[Tensor, "1 h w c"]:
-    "The middle of a picture, upright, in that form. Raises OSError without the file, and ValueError naming it when it is no image, or one that must be interpreted."
+) -> Float[Tensor, "h w c"]:
+    "The middle of a picture, upright, in that form. Raises ValueError naming it when it is no image, or one that must be interpreted."
     if shape[2] not in (1, 3):
         raise ValueError(f"a picture has 1 channel or 3, not {shape[2]}")
-    image = _decode(Path(path).expanduser().read_bytes(), str(path), shape[:2]).convert("L" if shape[2] == 1 else "RGB")
-    return torch.from_numpy(np.array(image)).reshape(1, *shape).float().div_(255)
+    image = _decode(blob, where, shape[:2]).convert("L" if shape[2] == 1 else "RGB")
+    return torch.from_numpy(np.array(image)).reshape(shape).float().div_(255)
+
+
+def load_picture(path: str | Path, shape: tuple[int, int, int]) -> Float[Tensor, "1 h w c"]:
+    "The same for a file. Raises OSError without it."
+    return picture_of(Path(path).expanduser().read_bytes(), str(path), shape)[None]
 
 # %% ../nbs/06_images.ipynb #8abb86ab
 @dataclass(frozen=True, kw_only=True)

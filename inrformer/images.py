@@ -259,8 +259,11 @@ HUB = dict(mnist="ylecun/mnist", cifar10="uoft-cs/cifar10")
 
 # %% ../nbs/06_images.ipynb #a2575196
 def cache_folder() -> Path:
-    "Where downloads and fitted data sets are kept: `INRFORMER_CACHE`, or the user's cache folder."
-    return Path(os.environ.get("INRFORMER_CACHE") or user_cache_dir("inrformer")).expanduser()
+    "Where downloads and fitted data sets are kept: `INRFORMER_CACHE`, or the user's cache folder. Raises NotADirectoryError when something else is there."
+    folder = Path(os.environ.get("INRFORMER_CACHE") or user_cache_dir("inrformer")).expanduser()
+    if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+        raise NotADirectoryError(f"the cache {folder} is a file, or a link that leads nowhere: let INRFORMER_CACHE name a folder, which is made when it is not there")
+    return folder
 
 # %% ../nbs/06_images.ipynb #5c9a6f7e
 def _words(part: str) -> list[re.Match[str]]:

@@ -374,7 +374,7 @@ class ShowBench(Panel):
 @patch
 def tell(self: ShowBench) -> str:
     spec = self.scene.inr.spec
-    render(self.scene.inr, 1, 1)
+    render(self.scene.inr.check_finite(), 1, 1)
     answer = {1: "a brightness", 3: "a colour"}.get(spec.widths[-1], f"{spec.widths[-1]} numbers")
     features = "" if spec.coordinates == spec.widths[0] else f", of which {spec.widths[0]} features are made,"
     hover = "" if max(spec.widths) <= MANY else " Point at a neuron to see its own lines."

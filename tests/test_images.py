@@ -351,3 +351,14 @@ def test_pictures_without_classes_are_fitted_and_not_classified(tmp_path, monkey
     main(["fit", str(tmp_path / "flat"), str(tmp_path / "inrs"), "--spec", "2-4-4-1", "--steps", "3"])
     with pytest.raises(ValueError, match="all images of .*inrs are of one class, 'unlabelled'"):
         run(dict(data=str(tmp_path / "inrs")), out=tmp_path / "runs")
+
+
+def test_a_cache_that_is_no_folder_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / name))
+        with pytest.raises(NotADirectoryError, match=f"the cache .*{name} is a file, or a link that leads nowhere"):
+            cache_folder()
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "new"))
+    assert cache_folder() == tmp_path / "new"

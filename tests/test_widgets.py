@@ -525,3 +525,9 @@ def test_the_state_is_code_that_makes_it_again(shipped):
     again = made["bench"]
     assert torch.equal(again.panels["permute"].change.after.flat(), bench.panels["permute"].change.after.flat())
     assert again.tabs.selected_index == bench.tabs.selected_index and again.picker.image.value == 7
+
+
+def test_weights_that_are_no_numbers_are_not_drawn(shipped):
+    scene = shipped.scene(0)
+    said = ShowBench(scene.inr.map(lambda t: t * float("nan")), scene.reader).words.value
+    assert "cannot be shown" in said and "W1 holds NaN or infinity" in said

@@ -1119,6 +1119,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.records._Line.__init__': ('records.html#_line.__init__', 'inrformer/records.py'),
                                    'inrformer.records._Line.__iter__': ('records.html#_line.__iter__', 'inrformer/records.py'),
                                    'inrformer.records._Line.__len__': ('records.html#_line.__len__', 'inrformer/records.py'),
+                                   'inrformer.records._Line.__or__': ('records.html#_line.__or__', 'inrformer/records.py'),
+                                   'inrformer.records._Line.__ror__': ('records.html#_line.__ror__', 'inrformer/records.py'),
                                    'inrformer.records._Line._more': ('records.html#_line._more', 'inrformer/records.py'),
                                    'inrformer.records._Line._parsed': ('records.html#_line._parsed', 'inrformer/records.py'),
                                    'inrformer.records._alike': ('records.html#_alike', 'inrformer/records.py'),

@@ -90,6 +90,12 @@ class _Line(Mapping):
     def __bool__(self) -> bool:
         return True
 
+    def __or__(self, other: Mapping) -> dict[str, Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping) -> dict[str, Any]:
+        return {**other, **self}
+
 
 # %% ../nbs/15_records.ipynb #0c6e76bb
 def records(experiment: str | None = None, folder: str | Path | None = None) -> list[Record]:

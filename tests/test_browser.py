@@ -247,7 +247,9 @@ def check_own_image(page) -> None:
     page.mouse.up()
     wait_for(page, "Step 90 of 90")
     wait_for(page, "an image of your own")
-    page.locator("input[type=file]").set_input_files(dict(name="a.png", mimeType="image/png", buffer=b"none"))
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="upload").click()
+    chooser.value.set_files(dict(name="a.png", mimeType="image/png", buffer=b"none"))
     wait_for(page, "no readable image")
 
 

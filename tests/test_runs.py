@@ -160,7 +160,7 @@ def test_the_source_of_a_run_on_a_folder_is_that_of_the_kind_in_it(cache):
     first = run(BASE | dict(kind="relu", reader="deepsets", epochs=1), out=cache)
     this = run(dict(data=str(first.dataset.folder), val_parts=5, epochs=1, reader="deepsets"), out=cache)
     about = this.record_parts
-    assert about["inrs"]["kind"] == "relu" and about["source"] == source_digest("inrformer", "classify", "relu") != source_digest("inrformer", "classify", "siren")
+    assert about["inrs"]["kind"] == "relu" and about["source"] == source_digest("deepsets", "classify", "relu") != source_digest("deepsets", "classify", "siren")
     assert not is_stale(record_of(this)), "from the record alone, wherever its INRs are"
 
 

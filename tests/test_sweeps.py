@@ -173,7 +173,7 @@ def test_a_failure_is_recorded_without_places(cache, capsys):
     row = own_pictures(cache, "pets", 0)
     (cache / "pets-train.parquet").write_bytes((cache / "pets-train.parquet").read_bytes()[:-50])
     (record,) = sweep([row], "example", out=cache / "runs", folder=cache / "records")
-    assert record["error"].startswith("ValueError: pets-train.parquet is no whole parquet file") and str(cache) not in json.dumps(record)
+    assert record["error"].startswith("ValueError: pets-train.parquet is no whole parquet file") and str(cache) not in json.dumps(dict(record))
     for text, said in (("no /a/b.c/d.x here", "no d.x here"), ("at ~/x/y", "at y"), ("1/2 of a/b", "1/2 of a/b"), ("'/tmp/x y'", "'x y'"), ("https://host/page", "https://host/page")):
         assert without_places(text) == said
 

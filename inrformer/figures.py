@@ -514,7 +514,7 @@ def fig_gallery(
     figure = _figure([*plots, *blanks], f"{len(images)} test images; {len(right) - sum(right)} of them are read wrong.", 30 + 70 * -(-len(plots) // columns), columns=[1.0] * columns, gap=0.01, row_gap=0.06)
     for k, image in enumerate(images, 1):
         axis = "" if k == 1 else str(k)
-        figure.add_layout_image(dict(source=_picture(image)["source"], xref=f"x{axis}", yref=f"y{axis}", x=-0.4, y=0.4, sizex=0.8, sizey=0.8, layer="below", sizing="contain"))
+        figure.add_layout_image(dict(source=_picture(image)["source"], xref=f"x{axis}", yref=f"y{axis}", x=0, y=0, xanchor="center", yanchor="middle", sizex=0.8, sizey=0.8, layer="below", sizing="contain"))
     return figure
 
 # %% ../nbs/19_figures.ipynb #07ebfd56

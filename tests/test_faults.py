@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 
 from inrformer.config import config_from, run_id
 from inrformer.records import records
+from inrformer.runs import run
 from inrformer.sweeps import sweep
 
 ROW = dict(n_train=12, n_test=6, hidden="4", fit_steps=2, reader="deepsets", pair_dim=4, epochs=2, batch_size=4, val_parts=2, device="cpu")
@@ -196,3 +198,43 @@ def test_one_of_two_processes_is_killed(rank, tmp_path):
     subprocess.run([*command, str(tmp_path / "cut")], env=env, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=120)
     whole, cut = (load_file(tmp_path / name / "tiny" / folder.name / "model.safetensors") for name in ("whole", "cut"))
     assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@contextmanager
+def mounted(image: Path, place: Path) -> Iterator[Path]:
+    "The file system in an image, as it is found after a loss of power."
+    place.mkdir(exist_ok=True)
+    if (done := subprocess.run(["mount", "-o", "loop", str(image), str(place)], capture_output=True, text=True)).returncode:
+        pytest.skip(f"needs to mount an image: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.grid
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0 or not shutil.which("mkfs.ext4"), reason="needs root and mkfs.ext4")
+def test_whatever_a_disk_held_when_the_power_went_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    long, image = ROW | dict(epochs=300), tmp_path / "disk.img"
+    run(long, experiment="tiny", out=tmp_path / "whole")
+    place = Path("tiny") / run_id(config_from(long))
+    wanted, snapshots = load_file(tmp_path / "whole" / place / "model.safetensors"), []
+    with image.open("wb") as file:
+        file.truncate(2**25)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    with mounted(image, tmp_path / "disk") as disk:
+        code = f"from inrformer.runs import run; run({long!r}, experiment='tiny', out={str(disk / 'runs')!r})"
+        working = subprocess.Popen([sys.executable, "-c", code], env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"), cwd=ROOT, stdin=subprocess.DEVNULL)
+        while working.poll() is None:
+            snapshots.append(shutil.copy(image, tmp_path / f"{len(snapshots)}.img"))
+            time.sleep(0.4)
+        assert working.returncode == 0
+    begun = 0
+    for snapshot in snapshots:
+        with mounted(Path(snapshot), tmp_path / "snapshot") as disk:
+            begun += any((disk / "runs" / place).glob("checkpoint-*"))
+            this = run(long, experiment="tiny", out=disk / "runs")
+            found = load_file(this.folder / "model.safetensors")
+            assert all(torch.equal(wanted[name], found[name]) for name in wanted), snapshot
+    assert begun >= 3, f"{begun} of {len(snapshots)} snapshots held a checkpoint"

@@ -36,6 +36,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'inrformer.config.RunConfig': ('config.html#runconfig', 'inrformer/config.py'),
                                   'inrformer.config._defaults': ('config.html#_defaults', 'inrformer/config.py'),
                                   'inrformer.config._kinds': ('config.html#_kinds', 'inrformer/config.py'),
+                                  'inrformer.config._names': ('config.html#_names', 'inrformer/config.py'),
                                   'inrformer.config._nested': ('config.html#_nested', 'inrformer/config.py'),
                                   'inrformer.config._parsed': ('config.html#_parsed', 'inrformer/config.py'),
                                   'inrformer.config._plain': ('config.html#_plain', 'inrformer/config.py'),

@@ -12,7 +12,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, get_args
 
@@ -176,13 +176,18 @@ _OF_INRS = ("dataset", "size", "n_train", "n_test")
 def _nested(values: dict[str, Any], given: dict[str, Any]) -> RunConfig:
     "The sections of flat values. Raises ValueError for fields that say how INRs are fitted which are there already."
     parts = sections(values["reader"], values["objective"])
-    built = {name: _section(kind, {f.name: values[f.name] for f in fields(kind) if f.name in values}) for name, kind in parts.items() if name != "fit" or "data" not in given}
+    built = {name: _section(kind, {field: values[field] for field in _names(kind) if field in values}) for name, kind in parts.items() if name != "fit" or "data" not in given}
     if "data" in given:
         idle = sorted(({f.name for f in fields(Fit)} | set(_OF_INRS)) & set(given))
         if idle:
             raise ValueError(f"{', '.join(idle)} would decide which INRs are fitted, and those of {given['data']} are there already: leave it out, or leave out data")
         built["fit"] = None
-    return RunConfig(**{f.name: built.get(f.name, values.get(f.name)) for f in fields(RunConfig)})
+    return RunConfig(**{name: built.get(name, values.get(name)) for name in _names(RunConfig)})
+
+
+@cache
+def _names(part: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(part))
 
 
 _MADE: dict[tuple[type, str], Any] = {}
@@ -198,7 +203,7 @@ def _section(kind: type, values: dict[str, Any]) -> Any:
 # %% ../nbs/13_config.ipynb #00152cf5
 def _plain(cfg: RunConfig) -> dict[str, Any]:
     "A config's sections as dicts of their own."
-    return {name: dict(vars(value)) if is_dataclass(value) else value for name, value in vars(cfg).items()}
+    return {name: dict(vars(value)) if hasattr(value, "__dict__") else value for name, value in vars(cfg).items()}
 
 
 def flat(config: RunConfig | dict[str, Any]) -> dict[str, Any]:

@@ -254,17 +254,18 @@ def runs_of(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:
     for r in found:
         known.setdefault(_nameless(r["config"]), []).append(r)
     configs = [identity(config_from(row)) for row in rows]
-    _check_one_set(known, configs)
-    lines = [dict(row=row_name(row, rows[0]), seed=c["train"]["seed"], record=_best(known.get(_nameless(c), []))) for row, c in zip(rows, configs)]
+    there = [known.get(_nameless(config), []) for config in configs]
+    _check_one_set(configs, there)
+    lines = [dict(row=row_name(row, rows[0]), seed=c["train"]["seed"], record=_best(same)) for row, c, same in zip(rows, configs, there)]
     return pd.DataFrame(lines, columns=["row", "seed", "record"])
 
 
-def _check_one_set(known: dict[str, list[Record]], configs: list[dict[str, Any]]) -> None:
+def _check_one_set(configs: list[dict[str, Any]], there: list[list[Record]]) -> None:
     "Raise ValueError when rows that cut their images alike are on record with different ones."
-    digests: dict[str, set[str]] = {}
-    for config in configs:
-        there = {r["summary"].get("images_digest", "") for r in known.get(_nameless(config), []) if r["summary"]}
-        digests.setdefault(json_text([config["inputs"].get(name) for name in ("n_train", "n_test", "data")]), set()).update(there)
+    digests: dict[tuple, set[str]] = {}
+    for config, same in zip(configs, there):
+        cut = tuple(config["inputs"].get(name) for name in ("n_train", "n_test", "data"))
+        digests.setdefault(cut, set()).update(r["summary"].get("images_digest", "") for r in same if r["summary"])
     if mixed := [some for some in digests.values() if len(some) > 1]:
         raise ValueError(f"records of different images under one name (digests {sorted(mixed[0])}) cannot stand in one table: hand over those of one")
 

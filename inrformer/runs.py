@@ -296,8 +296,9 @@ def _run(this: Run, images: tuple[Images, Images] | None, progress: bool, again:
     workers = Workers(this.config.train.device, this.config.train.precision)
     with _alone(this.folder):
         if is_main():
-            for left in [this.folder] if again else this.folder.glob(".*.tmp"):
-                remove(left)
+            left = [this.folder] if again else this.folder.glob(".*.tmp")
+            for path in (*left, *this.folder.parent.glob(f"..{this.folder.name}.worker.*.tmp")):
+                remove(path)
         if agreed(this.summary is None):
             _work(this, images, workers, progress, stop)
 

@@ -205,6 +205,8 @@ def _rows(tables: dict[str, pq.ParquetFile]) -> Iterator[tuple[str, bytes | None
                 for blob, label in zip(batch.column(0).field("bytes").to_pylist(), batch.column("label").to_pylist()):
                     yield f"row {row} of {file}", blob, label
                     row += 1
+        if row != (told := table.metadata.num_rows):
+            raise ValueError(f"{file} is damaged: it says that it has {told} rows, and {row} can be read")
 
 # %% ../nbs/06_images.ipynb #9f4b3c68
 TEST_IDS = 1_000_000_000

@@ -216,7 +216,7 @@ def mounted(image: Path, place: Path) -> Iterator[Path]:
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0 or not shutil.which("mkfs.ext4"), reason="needs root and mkfs.ext4")
 def test_whatever_a_disk_held_when_the_power_went_the_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
-    long, image = ROW | dict(epochs=300), tmp_path / "disk.img"
+    long, image = ROW | dict(epochs=60), tmp_path / "disk.img"
     run(long, experiment="tiny", out=tmp_path / "whole")
     place = Path("tiny") / run_id(config_from(long))
     wanted, snapshots = load_file(tmp_path / "whole" / place / "model.safetensors"), []
@@ -227,8 +227,11 @@ def test_whatever_a_disk_held_when_the_power_went_the_run_goes_on(tmp_path, monk
         code = f"from inrformer.runs import run; run({long!r}, experiment='tiny', out={str(disk / 'runs')!r})"
         working = subprocess.Popen([sys.executable, "-c", code], env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"), cwd=ROOT, stdin=subprocess.DEVNULL)
         while working.poll() is None:
+            time.sleep(0.5)
+            working.send_signal(signal.SIGSTOP)
+            time.sleep(0.1)  # what is on its way to the disk arrives; what was not synced stays in memory
             snapshots.append(shutil.copy(image, tmp_path / f"{len(snapshots)}.img"))
-            time.sleep(0.4)
+            working.send_signal(signal.SIGCONT)
         assert working.returncode == 0
     begun = 0
     for snapshot in snapshots:

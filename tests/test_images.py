@@ -5,6 +5,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -362,3 +363,10 @@ def test_a_cache_that_is_no_folder_is_named(tmp_path, monkeypatch):
             cache_folder()
     monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "new"))
     assert cache_folder() == tmp_path / "new"
+
+
+def test_a_table_of_fewer_rows_than_it_says_is_damaged(tmp_path, monkeypatch):
+    write_table(tmp_path / "x-train.parquet", images=[torch.zeros(4, 4, dtype=torch.uint8)] * 3, labels=[0, 1, 0])
+    monkeypatch.setattr(pq.ParquetFile, "metadata", property(lambda self: SimpleNamespace(num_rows=38, num_row_groups=1)))
+    with pytest.raises(ValueError, match="x-train.parquet is damaged: it says that it has 38 rows, and 3 can be read"):
+        load_images(str(tmp_path / "x-{split}.parquet"), "train")

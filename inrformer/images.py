@@ -182,7 +182,7 @@ def _read_by_arrow(file: str) -> Iterator[None]:
     "Turn what Arrow says of a damaged file into a ValueError that names it."
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(f"{file} is no whole parquet file: {error}") from error
@@ -192,7 +192,7 @@ def _open_table(file: str) -> pq.ParquetFile:
     "A parquet file in the Hub's schema; raises ValueError when it is something else."
     with _read_by_arrow(file):
         table = pq.ParquetFile(file)
-    _image_column(table.schema_arrow, file)
+        _image_column(table.schema_arrow, file)
     return table
 
 # %% ../nbs/06_images.ipynb #b91545f5

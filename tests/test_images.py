@@ -370,3 +370,10 @@ def test_a_table_of_fewer_rows_than_it_says_is_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(pq.ParquetFile, "metadata", property(lambda self: SimpleNamespace(num_rows=38, num_row_groups=1)))
     with pytest.raises(ValueError, match="x-train.parquet is damaged: it says that it has 38 rows, and 3 can be read"):
         load_images(str(tmp_path / "x-{split}.parquet"), "train")
+
+
+def test_a_table_whose_names_are_no_text_is_named(tmp_path):
+    write_table(path := tmp_path / "x-train.parquet", images=[torch.zeros(4, 4, dtype=torch.uint8)] * 2, labels=[0, 1])
+    path.write_bytes(path.read_bytes().replace(b"image", b"\x80mage"))
+    with pytest.raises(ValueError, match="x-train.parquet is no whole parquet file"):
+        load_images(str(tmp_path / "x-{split}.parquet"), "train")

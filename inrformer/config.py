@@ -209,7 +209,10 @@ def _plain(cfg: RunConfig) -> dict[str, Any]:
 def flat(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
     "All fields of a config, or of its JSON, without their sections."
     values = _plain(config) if isinstance(config, RunConfig) else config
-    return {inner: v for name, value in values.items() for inner, v in (value.items() if isinstance(value, dict) else [(name, value)]) if (name, value) != ("fit", None)}
+    found = {}
+    for name, value in values.items():
+        found |= value if isinstance(value, dict) else {} if (name, value) == ("fit", None) else {name: value}
+    return found
 
 
 def from_json(values: dict[str, Any]) -> RunConfig:

@@ -57,7 +57,7 @@ def write_record(record: Record, experiment: str, folder: str | Path | None = No
     return path
 
 # %% ../nbs/15_records.ipynb #0c6e76b9
-class _Line(Mapping):
+class _Written(Mapping):
     "A record as it stands in its file."
 
     def __init__(self, path: Path, line: bytes):
@@ -102,7 +102,7 @@ def records(experiment: str | None = None, folder: str | Path | None = None) -> 
     "The records of an experiment, or of all, in the order in which they were written; none when there is no file."
     folder = Path(folder or records_folder()).expanduser()
     paths = [folder / f"{experiment}.jsonl"] if experiment else sorted(folder.glob("*.jsonl"))
-    return [_Line(path, line) for path in filter(Path.exists, paths) for line in path.read_bytes().splitlines()]
+    return [_Written(path, line) for path in filter(Path.exists, paths) for line in path.read_bytes().splitlines()]
 
 # %% ../nbs/15_records.ipynb #ee364487
 def is_stale(record: Record) -> bool:
@@ -264,7 +264,7 @@ def _check_one_set(configs: list[dict[str, Any]], there: list[list[Record]]) -> 
     "Raise ValueError when rows that cut their images alike are on record with different ones."
     digests: dict[tuple, set[str]] = {}
     for config, same in zip(configs, there):
-        cut = tuple(config["inputs"].get(name) for name in ("n_train", "n_test", "data"))
+        cut = tuple(config["inputs"].get(name) for name in ("size", "n_train", "n_test", "data"))
         digests.setdefault(cut, set()).update(r["summary"].get("images_digest", "") for r in same if r["summary"])
     if mixed := [some for some in digests.values() if len(some) > 1]:
         raise ValueError(f"records of different images under one name (digests {sorted(mixed[0])}) cannot stand in one table: hand over those of one")

@@ -26,10 +26,14 @@ def layout(spec: INRSpec) -> tuple[Param, ...]:
     return tuple(params)
 
 # %% ../../nbs/kinds/mfn.ipynb #9c63e3f7
+def _filters(inr: INR) -> list[Float[Tensor, "b n n0"]]:
+    "The frequencies of every filter."
+    return [t for p, t in zip(inr.spec.layout, inr.tensors) if p.inn == 0]
+
+
 def bandwidth(inr: INR) -> Float[Tensor, "b n0"]:
     "The highest frequency along each coordinate, in radians per unit of it: the sum over filters of the largest |omega|."
-    filters = [t for p, t in zip(inr.spec.layout, inr.tensors) if p.inn == 0]
-    return torch.stack([omega.abs().amax(dim=1) for omega in filters]).sum(dim=0)
+    return torch.stack([omega.abs().amax(dim=1) for omega in _filters(inr)]).sum(dim=0)
 
 
 def nyquist(sizes: tuple[int, ...]) -> Float[Tensor, "n0"]:
@@ -98,8 +102,7 @@ def aliasing(
 ) -> Float[Tensor, "b"]:
     "How far frequencies exceed their filter's equal share of the limit: the mean of max(0, |omega| / share - 1)^2. Where it is 0, `bandwidth` is within the limit."
     share = limit.to(inr.tensors[0]) / len(inr.spec.hidden)
-    filters = [t for p, t in zip(inr.spec.layout, inr.tensors) if p.inn == 0]
-    return torch.stack([(omega.abs() / share - 1).relu().square().mean(dim=(1, 2)) for omega in filters]).mean(dim=0)
+    return torch.stack([(omega.abs() / share - 1).relu().square().mean(dim=(1, 2)) for omega in _filters(inr)]).mean(dim=0)
 
 # %% ../../nbs/kinds/mfn.ipynb #17c8cfa8
 KIND = Kind(layout=layout, start=start, evaluate=evaluate, twins=twins, options=dict(input_scale=41.0), check=check)

@@ -23,6 +23,7 @@ from .answers import caveat, classify
 from .config import PROTOCOLS, config_from, flat, identity, parse_fields, run_id
 from .data import build_dataset, count_shards, parse_part, parse_spec
 from .demo import pack_demo
+from .files import relative, shown
 from .fitting import INIT_POLICIES
 from .images import Data, load_images
 from .interchange.state_dicts import CONVENTIONS, import_table
@@ -142,7 +143,7 @@ def execute_page(fields: dict[str, Any], page: Path) -> None:
     try:
         execute_notebook(project_root() / "nbs" / "train.ipynb", page, fields, **quiet)
     except PapermillExecutionError as error:
-        raise ChildProcessError(f"{error.evalue or error.ename} (where: {page})") from error
+        raise ChildProcessError(f"{error.evalue or error.ename} (where: {shown(page)})") from error
 
 # %% ../nbs/21_main.ipynb #887e5bf9
 def add_classify(parser: argparse.ArgumentParser) -> None:
@@ -231,8 +232,7 @@ def last_command(options: dict[str, Any]) -> None:
 
 def tell(this: Run) -> None:
     "What a run reached, and where it lies."
-    where = this.folder.relative_to(project_root()) if this.folder.is_relative_to(project_root()) else this.folder
-    say(f"{scores(this.summary)}; the run is in {where}")
+    say(f"{scores(this.summary)}; the run is in {shown(this.folder)}")
 
 
 def demo_command(options: dict[str, Any]) -> None:
@@ -288,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         COMMANDS[name][1](options)
     except (ValueError, TypeError, OSError, MemoryError, Busy) as error:
-        parser.exit(2, f"{parser.prog} {name}: error: {error or type(error).__name__}\n")
+        parser.exit(2, f"{parser.prog} {name}: error: {relative(str(error)) or type(error).__name__}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog} {name}: stopped; the same command goes on\n")
 

@@ -37,7 +37,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .checks import Checked
-from .files import json_digest, lock, plain, read_json, replaced, sha256, write_json, write_text
+from .files import json_digest, lock, plain, read_json, replaced, sha256, shown, write_json, write_text
 from .fitting import INIT_POLICIES, Progress, check_images, code_path, fit, init_seeds, pick_chunk, pick_device
 from .images import Data, Images, cache_folder
 from .inr import INR, KINDS, INRSpec, hash_number
@@ -139,9 +139,9 @@ def _read_ours(path: Path) -> dict[str, Any]:
     value = read_json(path, advice)
     needed = (*WRITTEN, "index", "digest", "images", "classes", "inrs") if path.name == "card.json" else WRITTEN
     if lacking := [name for name in needed if not isinstance(value, dict) or name not in value]:
-        raise ValueError(f"{path} is damaged (it lacks {', '.join(lacking)}): {advice}")
+        raise ValueError(f"{shown(path)} is damaged (it lacks {', '.join(lacking)}): {advice}")
     if wrong := _unlike(value):
-        raise ValueError(f"{path} is damaged ({wrong}): {advice}")
+        raise ValueError(f"{shown(path)} is damaged ({wrong}): {advice}")
     return value
 
 # %% ../nbs/07_data.ipynb #c3486d1d
@@ -169,7 +169,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     if not (folder / "card.json").is_file():
         begun = (folder / "build.json").is_file()
         state = "is unfinished: call build_dataset with the same arguments to go on" if begun else "is no INR data set"
-        raise FileNotFoundError(f"{folder} {state} (it has no card.json)")
+        raise FileNotFoundError(f"{shown(folder)} {state} (it has no card.json)")
     return _read_ours(folder / "card.json")
 
 # %% ../nbs/07_data.ipynb #736f2ef0
@@ -181,7 +181,7 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
     "What is built in a folder: build.json, or card.json where only that was kept, or nothing."
     path = next((folder / name for name in ("build.json", "card.json") if (folder / name).is_file()), None)
     if path is None and any(folder.glob(SHARDS)):
-        raise ValueError(f"{folder} holds shards, and neither card.json nor build.json says of what: choose another folder")
+        raise ValueError(f"{shown(folder)} holds shards, and neither card.json nor build.json says of what: choose another folder")
     return None if path is None else _read_ours(path)
 
 # %% ../nbs/07_data.ipynb #a9db7f7a
@@ -190,14 +190,14 @@ def _check_same(folder: Path, recorded: Mapping[str, Any], wanted: Mapping[str, 
     names = dict.fromkeys((*wanted, *LATER))
     differing = [f"{name} is {recorded.get(name)} there and {wanted.get(name)} here" for name in names if recorded.get(name) != wanted.get(name)]
     if differing:
-        raise ValueError(f"{folder} holds another data set: {'; '.join(differing)}. Choose another folder")
+        raise ValueError(f"{shown(folder)} holds another data set: {'; '.join(differing)}. Choose another folder")
 
 # %% ../nbs/07_data.ipynb #1cc43d0e
 def _check_code(folder: Path, record: Mapping[str, Any], device: torch.device) -> None:
     "Raise ValueError when this device or this code would round differently from what has begun the folder."
     for begun, here in ((record["device"], device.type), (record["code"], code_path(device))):
         if begun != here:
-            raise ValueError(f"{folder} was begun on {begun}, and {here} rounds differently: go on with the former, or choose another folder")
+            raise ValueError(f"{shown(folder)} was begun on {begun}, and {here} rounds differently: go on with the former, or choose another folder")
 
 # %% ../nbs/07_data.ipynb #17e4c1e6
 @dataclass(frozen=True, eq=False)
@@ -284,7 +284,7 @@ def _merge(folder: Path, plan: list[_Shard]) -> tuple[pa.Table, list[str]]:
         tensors = load_file(folder / shard.file)
         n = len(tensors["label"])
         if n != shard.last - shard.first:
-            raise ValueError(f"{folder / shard.file} holds {n} INRs, and {shard.last - shard.first} belong there: build.json was changed; delete the folder and build again")
+            raise ValueError(f"{shown(folder / shard.file)} holds {n} INRs, and {shard.last - shard.first} belong there: build.json was changed; delete the folder and build again")
         for name, column in hashes.items():
             column.update(np.ascontiguousarray(tensors[name].numpy()))
         columns = dict(label=tensors["label"].numpy(), split=[shard.split] * n, shard=[shard.file] * n)
@@ -412,7 +412,7 @@ def _mapped(path: Path, n: int, numbers: int) -> Float[np.ndarray, "b p"]:
         first, last = (8 + size + end for end in about["data_offsets"])
         return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()[first:last].view("<f4").reshape(n, numbers)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no rows of INRs: {error}") from error
+        raise ValueError(f"{shown(path)} holds no rows of INRs: {error}") from error
 
 # %% ../nbs/07_data.ipynb #45cb3c29
 class StoredINR(INR):
@@ -505,9 +505,9 @@ def _noted(self: INRDataset) -> dict[str, Any]:
 def _verify(self: INRDataset, name: str, wanted: str, advice: str) -> None:
     found = self._known.get(name) or sha256(self.folder / name)
     if found is None:
-        raise FileNotFoundError(f"{self.folder / name} is missing: build again; everything else is kept")
+        raise FileNotFoundError(f"{shown(self.folder / name)} is missing: build again; everything else is kept")
     if found != wanted:
-        raise ValueError(f"{self.folder / name} is damaged (its checksum is not the card's): {advice}")
+        raise ValueError(f"{shown(self.folder / name)} is damaged (its checksum is not the card's): {advice}")
 
 # %% ../nbs/07_data.ipynb #cf096984
 @patch
@@ -545,9 +545,9 @@ def _read_index(self: INRDataset) -> pa.Table:
     try:
         index = pq.read_table(self.folder / "index.parquet")
     except pa.ArrowException as error:
-        raise ValueError(f"{self.folder / 'index.parquet'} is no whole parquet file: {error}") from error
+        raise ValueError(f"{shown(self.folder / 'index.parquet')} is no whole parquet file: {error}") from error
     if lacking := {"split", "shard", *INDEX} - set(index.column_names):
-        raise ValueError(f"{self.folder / 'index.parquet'} lacks the columns {sorted(lacking)}: delete it and build again")
+        raise ValueError(f"{shown(self.folder / 'index.parquet')} lacks the columns {sorted(lacking)}: delete it and build again")
     return index
 
 # %% ../nbs/07_data.ipynb #83a3c118
@@ -557,11 +557,11 @@ def _rows_of(self: INRDataset) -> Iterator[tuple[str, pa.Table]]:
     counts, place = {entry["values"]: entry["counts"] for entry in self.index["shard"].value_counts().to_pylist()}, 0
     for name in self.card["shards"]:
         if not counts.get(name):
-            raise ValueError(f"{self.folder / name} does not hold what index.parquet says (shard): delete both and build again")
+            raise ValueError(f"{shown(self.folder / name)} does not hold what index.parquet says (shard): delete both and build again")
         yield name, self.index.slice(place, counts[name])
         place += counts[name]
     if place != len(self.index):
-        raise ValueError(f"{self.folder / 'index.parquet'} has {len(self.index)} rows for {place} INRs: delete it and build again")
+        raise ValueError(f"{shown(self.folder / 'index.parquet')} has {len(self.index)} rows for {place} INRs: delete it and build again")
 
 # %% ../nbs/07_data.ipynb #0154ebb4
 @patch
@@ -572,11 +572,11 @@ def _verify_shard(self: INRDataset, name: str, rows: pa.Table) -> None:
     lacking = {"rows", *INDEX} - set(tensors)
     differing = [column for column in INDEX if lacking or not np.array_equal(tensors[column].numpy(), rows[column].to_numpy(), equal_nan=True)]
     if differing or set(rows["shard"].to_pylist()) != {name}:
-        raise ValueError(f"{self.folder / name} does not hold what index.parquet says ({differing or 'shard'}): delete both and build again")
+        raise ValueError(f"{shown(self.folder / name)} does not hold what index.parquet says ({differing or 'shard'}): delete both and build again")
     try:
         INR.from_flat(tensors["rows"], self.spec).check_finite()
     except ValueError as error:
-        raise ValueError(f"{self.folder / name}: {error}") from error
+        raise ValueError(f"{shown(self.folder / name)}: {error}") from error
 
 # %% ../nbs/07_data.ipynb #523344dc
 @patch
@@ -607,7 +607,7 @@ def splits(self: INRDataset) -> tuple[str, ...]:
 def split(self: INRDataset, name: str) -> Split:
     "The INRs of one split."
     if name not in self._splits:
-        raise ValueError(f"no split {name!r} in {self.folder}; it has {self.splits}")
+        raise ValueError(f"no split {name!r} in {shown(self.folder)}; it has {self.splits}")
     return self._splits[name]
 
 # %% ../nbs/07_data.ipynb #386ef4f4
@@ -642,11 +642,11 @@ def partition(
     if "val" in self.splits:
         train, val = self.split("train"), self.split("val")
     elif not self.card.get("ids", self.card["psnr"]["train"] is not None):
-        raise ValueError(f"{self.folder} does not say which image an INR shows, so no images can be held out: import it again, with ids= or with a split val")
+        raise ValueError(f"{shown(self.folder)} does not say which image an INR shows, so no images can be held out: import it again, with ids= or with a split val")
     else:
         train, val = hold_out(self.split("train"), parts=parts, part=part)
     if "val-other" in self.splits and not torch.isin(self.split("val-other").ids, val.ids).all():
-        raise ValueError(f"the split val-other of {self.folder} shows images that train when part {part} of {parts} validates: choose val_parts and val_part as it was fitted")
+        raise ValueError(f"the split val-other of {shown(self.folder)} shows images that train when part {part} of {parts} validates: choose val_parts and val_part as it was fitted")
     return train, val
 
 # %% ../nbs/07_data.ipynb #05bbcc72
@@ -778,7 +778,7 @@ def count_shards(folder: str | Path) -> int:
     "Into how many shards a data set is cut that was begun in a folder. Raises FileNotFoundError when none was."
     record = _recorded(Path(folder).expanduser())
     if record is None:
-        raise FileNotFoundError(f"{folder} is no INR data set: it has neither card.json nor build.json")
+        raise FileNotFoundError(f"{shown(folder)} is no INR data set: it has neither card.json nor build.json")
     return len(_plan(record)) if "n_train" in record else len(record["shards"])
 
 # %% ../nbs/07_data.ipynb #0518c5c2

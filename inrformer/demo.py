@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from .files import read_json, save_tensors, sha256, write_json
+from .files import read_json, save_tensors, sha256, shown, write_json
 from .inr import load_inr, save_inr
 from .reader import Reader, load_reader, save_reader
 from .readers.flat import fit_flat
@@ -57,11 +57,11 @@ def load_demo(folder: str | Path = DEMO) -> Demo:
     "The trained reader, its test INRs, the classifier of flat weights and the record. Raises FileNotFoundError when the package was built without them, and ValueError when a file is not what was packed."
     folder = Path(folder)
     if not (folder / "record.json").exists():
-        raise FileNotFoundError(f"no demo in {folder}; `make demo` makes it")
+        raise FileNotFoundError(f"no demo in {shown(folder)}; `make demo` makes it")
     record = read_json(folder / "record.json")
     sums = record.pop("files", None) or {}
     if bad := [name for name in PARTS if sha256(folder / name) != sums.get(name)]:
-        raise ValueError(f"{folder / bad[0]} is not what was packed with the record: restore it, or make it again (`make demo`)")
+        raise ValueError(f"{shown(folder / bad[0])} is not what was packed with the record: restore it, or make it again (`make demo`)")
     columns = load_file(folder / "labels.safetensors")
     sizes = tuple(columns.pop("sizes").tolist())
     test = Split(inr=load_inr(folder / "inrs.safetensors"), **columns, sizes=sizes)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['on_disk', 'remove', 'replaced', 'write_text', 'save_tensors', 'plain', 'json_text', 'json_digest', 'write_json',
-           'read_json', 'write_lines', 'read_lines', 'sha256', 'lock']
+           'read_json', 'write_lines', 'read_lines', 'sha256', 'lock', 'shown', 'relative']
 
 # %% ../nbs/05_files.ipynb #0747befb
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def read_json(
     try:
         return json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}): {advice}") from error
+        raise ValueError(f"{shown(path)} is damaged ({error}): {advice}") from error
 
 # %% ../nbs/05_files.ipynb #e80370af
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -122,7 +123,7 @@ def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
         reason = "it is no JSON object"
     except (ValueError, RecursionError) as error:
         reason = str(error)
-    raise ValueError(f"line {number} of {path} is damaged ({reason}): restore the file, or remove the line")
+    raise ValueError(f"line {number} of {shown(path)} is damaged ({reason}): restore the file, or remove the line")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -142,3 +143,16 @@ def sha256(path: Path) -> str | None:
 def lock(path: Path, timeout: float = -1.0) -> FileLock:
     "The right to write a file; waits for it, or raises Timeout after so many seconds."
     return FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
+
+# %% ../nbs/05_files.ipynb #5f110002
+def shown(path: str | Path) -> str:
+    "A path as errors name it: from here, or from home when it lies there and not below; it can be pasted, and is never absolute."
+    path = Path(os.path.abspath(Path(path).expanduser()))
+    if path.is_relative_to(Path.home()) and not path.is_relative_to(Path.cwd()):
+        return str("~" / path.relative_to(Path.home()))
+    return os.path.relpath(path)
+
+
+def relative(text: str) -> str:
+    "A text whose quoted absolute paths, as the system's errors have them, are named as `shown` names them."
+    return re.sub(r"(?<=['\"])/[^'\"]+(?=['\"])", lambda found: shown(found[0]), text)

@@ -37,7 +37,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from .checks import Checked
-from .files import json_digest, sha256
+from .files import json_digest, sha256, shown
 
 # %% ../nbs/06_images.ipynb #8f9d73d2
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def _image_column(schema: pa.Schema, file: str) -> str:
     found = [name for name in structs if fields[name].get_field_index("bytes") >= 0]
     if not found or not pa.types.is_integer(fields.get("label", pa.null())):
         columns = ", ".join(f"{name}: {kind}" for name, kind in fields.items())
-        raise ValueError(f"{file} has the columns [{columns}]; needed are `img` or `image` of type struct<bytes, path>, and an integer `label`")
+        raise ValueError(f"{shown(file)} has the columns [{columns}]; needed are `img` or `image` of type struct<bytes, path>, and an integer `label`")
     return found[0]
 
 # %% ../nbs/06_images.ipynb #8a533197
@@ -131,10 +131,10 @@ def _class_names(tables: dict[str, pq.ParquetFile]) -> tuple[str, ...]:
     names = {file: _named(table.schema_arrow) for file, table in tables.items()}
     first = next(iter(names))
     if other := [file for file, given in names.items() if given != names[first]]:
-        raise ValueError(f"{other[0]} names the classes {names[other[0]]}, and {first} {names[first]}: the files of a split must agree")
+        raise ValueError(f"{shown(other[0])} names the classes {names[other[0]]}, and {shown(first)} {names[first]}: the files of a split must agree")
     labels = {label for table in tables.values() for label in table.read(["label"]).column(0).unique().to_pylist() if label is not None}
     if names[first] is None and max(labels) >= max(1000, 10 * len(labels)):
-        raise ValueError(f"{first} has {len(labels)} different labels, the largest {max(labels)}: a label is the position of a class, 0, 1, 2, ..., and no id")
+        raise ValueError(f"{shown(first)} has {len(labels)} different labels, the largest {max(labels)}: a label is the position of a class, 0, 1, 2, ..., and no id")
     return names[first] or tuple(map(str, range(max(labels) + 1)))
 
 # %% ../nbs/06_images.ipynb #3dd60ac9
@@ -185,7 +185,7 @@ def _read_by_arrow(file: str) -> Iterator[None]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{file} is no whole parquet file: {error}") from error
+        raise ValueError(f"{shown(file)} is no whole parquet file: {error}") from error
 
 
 def _open_table(file: str) -> pq.ParquetFile:
@@ -203,10 +203,10 @@ def _rows(tables: dict[str, pq.ParquetFile]) -> Iterator[tuple[str, bytes | None
         with _read_by_arrow(file):
             for batch in table.iter_batches(1024, columns=[f"{column}.bytes", "label"]):
                 for blob, label in zip(batch.column(0).field("bytes").to_pylist(), batch.column("label").to_pylist()):
-                    yield f"row {row} of {file}", blob, label
+                    yield f"row {row} of {shown(file)}", blob, label
                     row += 1
         if row != (told := table.metadata.num_rows):
-            raise ValueError(f"{file} is damaged: it says that it has {told} rows, and {row} can be read")
+            raise ValueError(f"{shown(file)} is damaged: it says that it has {told} rows, and {row} can be read")
 
 # %% ../nbs/06_images.ipynb #9f4b3c68
 TEST_IDS = 1_000_000_000
@@ -264,7 +264,7 @@ def cache_folder() -> Path:
     "Where downloads and fitted data sets are kept: `INRFORMER_CACHE`, or the user's cache folder. Raises NotADirectoryError when something else is there."
     folder = Path(os.environ.get("INRFORMER_CACHE") or user_cache_dir("inrformer")).expanduser()
     if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
-        raise NotADirectoryError(f"the cache {folder} is a file, or a link that leads nowhere: let INRFORMER_CACHE name a folder, which is made when it is not there")
+        raise NotADirectoryError(f"the cache {shown(folder)} is a file, or a link that leads nowhere: let INRFORMER_CACHE name a folder, which is made when it is not there")
     return folder
 
 # %% ../nbs/06_images.ipynb #5c9a6f7e
@@ -299,10 +299,10 @@ def _find_in_folder(folder: Path, split: str) -> list[str]:
     if not found:
         advice = "images are read from parquet tables, or from pictures such as cat/1.png ('Your own images' in the how-to, howto.ipynb)"
         there = f"the parquet files there are {[str(path.relative_to(folder)) for path in present]}" if present else advice
-        raise FileNotFoundError(f"no file {folder / f'*{split}*.parquet'}; {there}")
+        raise FileNotFoundError(f"no file {shown(folder / f'*{split}*.parquet')}; {there}")
     kinds = sorted({str(Path(*filter(None, map(_stem, path.relative_to(folder).parts)))) for path in found})
     if len(kinds) > 1:
-        raise ValueError(f"{folder} holds several data sets, {kinds}: name one by a pattern such as {folder}/NAME-{{split}}.parquet")
+        raise ValueError(f"{shown(folder)} holds several data sets, {kinds}: name one by a pattern such as {shown(folder)}/NAME-{{split}}.parquet")
     return list(map(str, found))
 
 # %% ../nbs/06_images.ipynb #a844aa6f
@@ -310,12 +310,12 @@ def _find_by_pattern(pattern: str, split: str) -> list[str]:
     "The files that a pattern names; raises FileNotFoundError, saying what is there, when there are none."
     filled = pattern.replace("{split}", split)
     if Path(filled).is_dir():
-        raise ValueError(f"{filled} is a folder, and a pattern names parquet files: give the folder {Path(filled).parent} itself, where the folders of its splits are found")
+        raise ValueError(f"{shown(filled)} is a folder, and a pattern names parquet files: give the folder {shown(Path(filled).parent)} itself, where the folders of its splits are found")
     found = [filled] if Path(filled).is_file() else sorted(glob.glob(filled, recursive=True))
     if not found:
         folder = Path(filled).parent
-        there = f"the files there are {sorted(p.name for p in folder.iterdir())}" if folder.is_dir() else f"there is no folder {folder}"
-        raise FileNotFoundError(f"no file {filled}; {there}")
+        there = f"the files there are {sorted(p.name for p in folder.iterdir())}" if folder.is_dir() else f"there is no folder {shown(folder)}"
+        raise FileNotFoundError(f"no file {shown(filled)}; {there}")
     return found
 
 # %% ../nbs/06_images.ipynb #ca3eac9a
@@ -361,12 +361,12 @@ def _check_pictures(folder: Path, pictures: list[Picture]) -> None:
     for told, what in ((lambda p: p.split is None, "a split, such as train and test"), (lambda p: p.label == UNLABELLED, "a class")):
         sides = {told(picture): picture.path.relative_to(folder) for picture in pictures}
         if len(sides) > 1:
-            raise ValueError(f"in {folder}, {sides[True]} lies in no folder of {what}, and {sides[False]} does: all of them must, or none")
+            raise ValueError(f"in {shown(folder)}, {sides[True]} lies in no folder of {what}, and {sides[False]} does: all of them must, or none")
     seen: dict[str, Picture] = {}
     for picture in pictures:
         first = seen.setdefault(picture.digest, picture)
         if (first.split, first.label) != (picture.split, picture.label):
-            raise ValueError(f"{picture.path} and {first.path} are the same file: a picture has one class, and is on one side")
+            raise ValueError(f"{shown(picture.path)} and {shown(first.path)} are the same file: a picture has one class, and is on one side")
 
 # %% ../nbs/06_images.ipynb #c689caf6
 def _side(pictures: list[Picture], split: str) -> list[Picture]:
@@ -388,10 +388,10 @@ def _read_pictures(folder: Path, split: str, name: str, n: SupportsIndex | None,
     sides = {side: _side(pictures, side) for side in ("train", "test")}
     if not sides[split]:
         there = f"folders of {sorted({str(p.split) for p in pictures})}" if pictures[0].split else f"only {len(pictures)} pictures, of which a fifth test"
-        raise FileNotFoundError(f"{folder} has no {split} pictures: it has {there}")
+        raise FileNotFoundError(f"{shown(folder)} has no {split} pictures: it has {there}")
     classes = tuple(sorted({picture.label for picture in sides["train"]}))
     if other := [picture for picture in sides["test"] if picture.label not in classes]:
-        raise ValueError(f"{other[0].path} is of the class {other[0].label!r}, and the training pictures are of {list(classes)}")
+        raise ValueError(f"{shown(other[0].path)} is of the class {other[0].label!r}, and the training pictures are of {list(classes)}")
     rows = ((str(picture.path), picture.path.read_bytes(), classes.index(picture.label)) for picture in sides[split])
     return _gather(rows, _check_count(n, len(sides[split]), split, name), classes, split, name, size)
 

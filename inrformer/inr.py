@@ -30,6 +30,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .files import shown
+
 # %% ../nbs/00_inr.ipynb #e38fc675
 @dataclass(frozen=True)
 class Param:
@@ -493,30 +495,30 @@ def load_inr(path: str | Path) -> INR:
             spec, there = _spec_of(file.metadata() or {}, path), set(file.keys())
             names = [p.name for p in spec.layout]
             if missing := set(names) - there:
-                raise ValueError(f"{path} lacks {sorted(missing)}, which an INR of widths {spec.widths} has; it holds {sorted(there)}")
+                raise ValueError(f"{shown(path)} lacks {sorted(missing)}, which an INR of widths {spec.widths} has; it holds {sorted(there)}")
             return _inr_of(tuple(file.get_tensor(name) for name in names), spec, path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error})") from error
+        raise ValueError(f"{shown(path)} is no whole safetensors file ({error})") from error
 
 # %% ../nbs/00_inr.ipynb #716541b2
 def _spec_of(metadata: dict[str, str], path: str | Path) -> INRSpec:
     "The spec in a file's metadata."
     if "spec" not in metadata:
-        raise ValueError(f"{path} carries no INRSpec in its metadata; `save_inr` writes one")
+        raise ValueError(f"{shown(path)} carries no INRSpec in its metadata; `save_inr` writes one")
     try:
         return INRSpec.from_json(metadata["spec"])
     except ValueError as error:
-        raise ValueError(f"{path} carries no readable INRSpec: {error}") from error
+        raise ValueError(f"{shown(path)} carries no readable INRSpec: {error}") from error
 
 # %% ../nbs/00_inr.ipynb #716541b3
 def _inr_of(tensors: tuple[Tensor, ...], spec: INRSpec, path: str | Path) -> INR:
     "The INRs of a file's tensors."
     if not all(t.is_floating_point() for t in tensors):
-        raise ValueError(f"{path} holds {sorted({str(t.dtype) for t in tensors})}; the tensors of an INR are floating-point numbers")
+        raise ValueError(f"{shown(path)} holds {sorted({str(t.dtype) for t in tensors})}; the tensors of an INR are floating-point numbers")
     try:
         return INR(tensors, spec)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{shown(path)}: {error}") from error
 
 # %% ../nbs/00_inr.ipynb #15621af6
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .checks import Checked
-from .files import save_tensors
+from .files import save_tensors, shown
 from .inr import INR, INRSpec, Registry, Statistics, canonicalize, hash_number, init_inr
 from .symmetry import permute_untied
 
@@ -235,10 +235,10 @@ def load_reader(path: str | Path) -> Reader:
         with safe_open(path, framework="pt") as file:
             about, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error})") from error
+        raise ValueError(f"{shown(path)} is no whole safetensors file ({error})") from error
     if lacking := {"reader", "spec", "config", "classes"} - set(about):
-        raise ValueError(f"{path} is no saved reader: its metadata lack {sorted(lacking)}")
+        raise ValueError(f"{shown(path)} is no saved reader: its metadata lack {sorted(lacking)}")
     try:
         return _reader_from(about, tensors)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} holds no reader that this version knows: {error}") from error
+        raise ValueError(f"{shown(path)} holds no reader that this version knows: {error}") from error

@@ -30,7 +30,7 @@ from filelock import Timeout
 from . import __version__
 from .config import RunConfig, config_from, from_json, identity, protocol_kept, run_id
 from .data import INRDataset, fit_dataset, read_card
-from .files import json_digest, lock, read_json, read_lines, remove, sha256, write_json, write_text
+from .files import json_digest, lock, read_json, read_lines, remove, sha256, shown, write_json, write_text
 from .images import Images, load_images, source_name
 from .inr import KINDS, INRSpec, Statistics
 from .objective import OBJECTIVES, Objective
@@ -96,7 +96,9 @@ def closure(roots: tuple[str, ...]) -> set[str]:
 def _tree(name: str) -> ast.Module:
     "The syntax tree of a module."
     module = sys.modules.get(name)
-    file = module.__file__ if module is not None else importlib.util.find_spec(name).origin
+    file = getattr(module, "__file__", None) if module is not None else importlib.util.find_spec(name).origin
+    if file is None:
+        raise ValueError(f"the reader, objective or kind in {name} is defined in no file, and no record could say by what source: put it into a module")
     return ast.parse(Path(file).read_text())
 
 
@@ -136,7 +138,7 @@ class Run:
         numbers, sums = self._sealed()
         for name, wanted in sums.items():
             if name != "model.safetensors" and sha256(self.folder / name) != wanted:
-                raise ValueError(f"{self.folder / name} is not what was written with the summary: remove the folder, and the run is made again")
+                raise ValueError(f"{shown(self.folder / name)} is not what was written with the summary: remove the folder, and the run is made again")
         return numbers
 
     def _sealed(self) -> tuple[dict[str, Any] | None, dict[str, str]]:
@@ -146,7 +148,7 @@ class Run:
         numbers = self._json("summary.json", again := "remove it, and the run is measured again")
         seal = numbers.pop("seal", dict(files={})) if isinstance(numbers, dict) else None
         if not isinstance(seal, dict) or seal.get("digest", None if seal["files"] == {} else "") not in (None, _seal_of(numbers, seal["files"])):
-            raise ValueError(f"{self.folder / 'summary.json'} is not what was written: {again}")
+            raise ValueError(f"{shown(self.folder / 'summary.json')} is not what was written: {again}")
         return numbers, seal["files"]
 
     @property
@@ -169,20 +171,20 @@ class Run:
         """
         cfg = self.config
         if cfg.fit is None and not (Path(cfg.inputs.data) / "card.json").is_file():
-            raise FileNotFoundError(f"the INRs of {self.folder} were a folder of {cfg.inputs.dataset!r}, digest {cfg.inputs.data}: {_say_where('data', 'my/inrs')}")
+            raise FileNotFoundError(f"the INRs of {shown(self.folder)} were a folder of {cfg.inputs.dataset!r}, digest {cfg.inputs.data}: {_say_where('data', 'my/inrs')}")
         try:
             return dataset_for(cfg)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"the images of {self.folder} were files named {cfg.inputs.dataset!r}: {_say_where('dataset', 'my/images-{split}.parquet')}") from error
+            raise FileNotFoundError(f"the images of {shown(self.folder)} were files named {cfg.inputs.dataset!r}: {_say_where('dataset', 'my/images-{split}.parquet')}") from error
 
     @cached_property
     def model(self) -> Reader:
         "The trained reader, on the CPU, in evaluation mode, from its one file. Raises FileNotFoundError when there is none."
         path = self.folder / "model.safetensors"
         if not path.exists():
-            raise FileNotFoundError(f"no trained reader in {self.folder}: remove its summary.json, and the same run trains again")
+            raise FileNotFoundError(f"no trained reader in {shown(self.folder)}: remove its summary.json, and the same run trains again")
         if (wanted := self._sealed()[1].get(path.name)) and sha256(path) != wanted:
-            raise ValueError(f"{path} is not the reader that was trained: remove the folder, and the run is made again")
+            raise ValueError(f"{shown(path)} is not the reader that was trained: remove the folder, and the run is made again")
         return load_reader(path)
 
     def _json(self, name: str, advice: str) -> Any:
@@ -275,9 +277,9 @@ def _check_images(this: Run, images: tuple[Images, Images] | None) -> None:
     "Raise ValueError when a finished run is one of other images of the same name."
     known = this.summary["images_digest"]
     if images is not None and (found := images_digest(images)) != known:
-        raise ValueError(f"{this.folder} is a run on other images named {source_name(this.config.inputs.dataset)!r} (digest {known}, not {found}): rename your files")
+        raise ValueError(f"{shown(this.folder)} is a run on other images named {source_name(this.config.inputs.dataset)!r} (digest {known}, not {found}): rename your files")
     if images is not None and (this.folder / "model.safetensors").exists() and (named := this.model.classes) not in ((), images[0].classes):
-        raise ValueError(f"{this.folder} is a run whose classes were named {named}, and here they are {images[0].classes}: rename your files, or run(..., again=True) makes it anew")
+        raise ValueError(f"{shown(this.folder)} is a run whose classes were named {named}, and here they are {images[0].classes}: rename your files, or run(..., again=True) makes it anew")
 
 
 def _tell_source(this: Run) -> None:
@@ -447,7 +449,7 @@ def open_run(folder: str | Path) -> Run:
     try:
         return Run(path.parent, from_json(read_json(path)))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged, or another version's: {error}") from error
+        raise ValueError(f"{shown(path)} is damaged, or another version's: {error}") from error
 
 # %% ../nbs/14_runs.ipynb #c5061716
 def find_run(name: str, out: str | Path | None = None) -> Run:

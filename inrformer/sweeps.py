@@ -241,4 +241,4 @@ def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | 
 # %% ../nbs/16_sweeps.ipynb #5d75e087
 def without_places(text: str) -> str:
     "A text with the names of files, and not where they lie: records are read on other machines."
-    return re.sub(r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\\\](?:[^\s/\\\\:'\",;()\[\]]+[/\\\\])*", "", text)
+    return re.sub(r"(?<![\w.:/])(?:~|\.\.|[A-Za-z]:)?[/\\\\](?:[^\s/\\\\:'\",;()\[\]]+[/\\\\])*", "", text)

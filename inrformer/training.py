@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checks import Checked
-from .files import json_digest, remove, replaced, save_tensors, sha256, write_json, write_lines
+from .files import json_digest, remove, replaced, save_tensors, sha256, shown, write_json, write_lines
 from .inr import stream
 from .moves import AUGMENTATIONS, add_noise, augment
 from .objective import Objective
@@ -281,7 +281,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise ValueError(f"{bad[0]} is not what was written")
         return state, load_file(path / "optimizer.safetensors")
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it, and the run starts again") from error
+        raise ValueError(f"{shown(path)} is damaged ({error}): remove it, and the run starts again") from error
 
 
 def _check_same(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
@@ -290,7 +290,7 @@ def _check_same(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None
     keys = sorted(k for k in here.keys() | there.keys() if here.get(k) != there.get(k))
     if keys:
         differ = ", ".join(f"{k}: {there.get(k)!r} there, {here.get(k)!r} here" for k in keys)
-        raise ValueError(f"{path} belongs to another run ({differ}); use another folder or remove it")
+        raise ValueError(f"{shown(path)} belongs to another run ({differ}); use another folder or remove it")
 
 # %% ../nbs/12_training.ipynb #10090001
 PAUSE = 20.0  # seconds at least between two checkpoints of one epoch

@@ -16,6 +16,7 @@ from test_images import pictures, put
 from inrformer import __main__ as command_line
 from inrformer.answers import answer, caveat, classify
 from inrformer.data import INRDataset
+from inrformer.files import shown
 from inrformer.fitting import fit
 from inrformer.images import load_images, load_picture
 from inrformer.inr import INRSpec
@@ -139,6 +140,6 @@ def test_a_full_disk_is_said_with_the_file_and_the_command_goes_on_when_there_is
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", full)
         assert said(*words) == 2
-    assert f"inrformer fit: error: [Errno 28] No space left on device: '{tmp_path / 'inrs' / 'train-00000.safetensors'}'" in capsys.readouterr().err
+    assert f"inrformer fit: error: [Errno 28] No space left on device: '{shown(tmp_path / 'inrs' / 'train-00000.safetensors')}'" in capsys.readouterr().err
     command_line.main(words)
     assert len(INRDataset(tmp_path / "inrs").split("train")) == 6

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -237,6 +238,14 @@ def test_source_is_the_syntax_of_what_a_run_uses(tmp_path, monkeypatch):
     assert digests[0] == digests[1] != digests[2]
     assert source_digest("inrformer", "classify", "siren") != source_digest("deepsets", "classify", "siren")
     assert source_digest("inrformer", "classify", "siren") != source_digest("inrformer", "classify", "relu")
+
+
+def test_a_reader_that_is_defined_in_no_file_is_refused_before_it_is_trained(cache, monkeypatch):
+    READERS["deepsets"]
+    monkeypatch.setitem(READERS._known, "mine", type("Mine", (READERS["deepsets"],), dict(__module__="a notebook")))
+    monkeypatch.setitem(sys.modules, "a notebook", types.ModuleType("a notebook"))
+    with pytest.raises(ValueError, match="in a notebook is defined in no file, and no record could say by what source: put it into a module"):
+        run(BASE | dict(reader="mine"), out=cache)
 
 
 def test_a_run_stopped_between_epochs_is_resumed(cache):

@@ -18,7 +18,7 @@ from huggingface_hub import HfApi, ModelCardData
 
 from ..answers import caveat, recipe_of
 from ..data import INRDataset
-from ..files import read_json, sha256, write_json, write_text
+from ..files import read_json, sha256, shown, write_json, write_text
 from ..images import cache_folder
 from ..reader import Reader, load_reader
 from ..records import record_of
@@ -47,7 +47,7 @@ class FolderHub:
 
     def snapshot_download(self, repo_id: str, *, repo_type: str, allow_patterns: list[str], local_dir: Path) -> None:
         if not self.place(repo_id, repo_type).is_dir():
-            raise FileNotFoundError(f"there is no {repo_type} {repo_id} in {self.folder}")
+            raise FileNotFoundError(f"there is no {repo_type} {repo_id} in {shown(self.folder)}")
         _copy(self.place(repo_id, repo_type), local_dir, allow_patterns)
 
 # %% ../../nbs/interchange/hub.ipynb #560c072e
@@ -188,5 +188,5 @@ def pull_reader(name: str, folder: str | Path | None = None, *, hub: Hub | None 
     _pull(name, "model", place, hub)
     path, known = place / "model.safetensors", read_json(place / "record.json")
     if sha256(path) != known.get("files", {}).get(path.name):
-        raise ValueError(f"{path} is not what its record says: pull it again, or ask its owner")
+        raise ValueError(f"{shown(path)} is not what its record says: pull it again, or ask its owner")
     return load_reader(path)

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data import INRDataset, check_apart, store_dataset
-from ..files import replaced
+from ..files import replaced, shown
 from ..fitting import pick_chunk
 from ..images import Images
 from ..inr import INR, INRSpec, pixel_grid, psnr
@@ -124,9 +124,9 @@ def load_state_dicts(
         raise ValueError("there are no files to load")
     for path, inr in zip(paths, inrs):
         if (inr.spec, inr.dtype) != (inrs[0].spec, inrs[0].dtype):
-            raise ValueError(f"{path} holds an INR of widths {inr.spec.widths}, {inr.dtype}, and {paths[0]} one of {inrs[0].spec.widths}, {inrs[0].dtype}")
+            raise ValueError(f"{shown(path)} holds an INR of widths {inr.spec.widths}, {inr.dtype}, and {shown(paths[0])} one of {inrs[0].spec.widths}, {inrs[0].dtype}")
         if not inr.flat().isfinite().all():
-            raise ValueError(f"{path} holds NaN or infinity")
+            raise ValueError(f"{shown(path)} holds NaN or infinity")
     return INR.cat(inrs)
 
 # %% ../../nbs/interchange/state_dicts.ipynb #d4a2f54a
@@ -138,13 +138,13 @@ def _load(path: Path) -> Mapping[str, Tensor]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{path} is no file of tensors alone, which is all that is loaded: {str(error).partition(chr(10))[0] or type(error).__name__}") from error
+        raise ValueError(f"{shown(path)} is no file of tensors alone, which is all that is loaded: {str(error).partition(chr(10))[0] or type(error).__name__}") from error
     if not _is_state(state):
         inner = [name for name, value in state.items() if _is_state(value)] if isinstance(state, Mapping) else []
         advice = f"; it has one under {inner[0]!r}: save that alone" if inner else ""
-        raise ValueError(f"{path} holds no state dict, which maps names to tensors, but {type(state).__name__}{advice}")
+        raise ValueError(f"{shown(path)} holds no state dict, which maps names to tensors, but {type(state).__name__}{advice}")
     if (held := sum(t.numel() * t.element_size() for t in state.values())) > path.stat().st_size:
-        raise ValueError(f"{path} claims {held:,} bytes of tensors, more than it has: nothing is unfolded")
+        raise ValueError(f"{shown(path)} claims {held:,} bytes of tensors, more than it has: nothing is unfolded")
     return state
 
 # %% ../../nbs/interchange/state_dicts.ipynb #6a77721d

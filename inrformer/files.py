@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['on_disk', 'remove', 'replaced', 'write_text', 'save_tensors', 'plain', 'json_text', 'json_digest', 'write_json',
-           'read_json', 'write_lines', 'read_lines', 'sha256', 'lock', 'shown', 'relative']
+           'read_json', 'write_lines', 'read_lines', 'sha256', 'lock', 'relative']
 
 # %% ../nbs/05_files.ipynb #0747befb
 import hashlib
@@ -22,6 +22,8 @@ from typing import Any
 from filelock import FileLock
 from safetensors.torch import save
 from torch import Tensor
+
+from .inr import shown
 
 # %% ../nbs/05_files.ipynb #ab45ab0e
 def on_disk(path: Path) -> None:
@@ -145,14 +147,6 @@ def lock(path: Path, timeout: float = -1.0) -> FileLock:
     return FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
 
 # %% ../nbs/05_files.ipynb #5f110002
-def shown(path: str | Path) -> str:
-    "A path as errors name it: from here, or from home when it lies there and not below; it can be pasted, and is never absolute."
-    path = Path(os.path.abspath(Path(path).expanduser()))
-    if path.is_relative_to(Path.home()) and not path.is_relative_to(Path.cwd()):
-        return str("~" / path.relative_to(Path.home()))
-    return os.path.relpath(path)
-
-
 def relative(text: str) -> str:
     "A text whose quoted absolute paths, as the system's errors have them, are named as `shown` names them."
     return re.sub(r"(?<=['\"])/[^'\"]+(?=['\"])", lambda found: shown(found[0]), text)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'LAYERS', 'NUMBERS', 'COORDINATES', 'PART', 'Param', 'chain', 'Kind', 'Registry', 'INRSpec', 'INR', 'grid',
-           'pixel_grid', 'grid_side', 'hash_number', 'stream', 'init_inr', 'twin', 'canonicalize', 'psnr', 'save_inr',
-           'load_inr', 'Statistics']
+           'pixel_grid', 'grid_side', 'hash_number', 'stream', 'init_inr', 'twin', 'canonicalize', 'psnr', 'shown',
+           'save_inr', 'load_inr', 'Statistics']
 
 # %% ../nbs/00_inr.ipynb #319a1bfb
 import hashlib
@@ -29,8 +29,6 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-
-from .files import shown
 
 # %% ../nbs/00_inr.ipynb #e38fc675
 @dataclass(frozen=True)
@@ -472,6 +470,14 @@ def psnr(
     "Peak signal-to-noise ratio of each image in dB, for values in [-1, 1] (peak 2)."
     error = (image - target).flatten(1).square().mean(dim=1)
     return 10 * torch.log10(4 / error)
+
+# %% ../nbs/00_inr.ipynb #5f110002
+def shown(path: str | Path) -> str:
+    "A path as errors name it: from here, or from home when it lies there and not below; it can be pasted, and is never absolute."
+    path = Path(os.path.abspath(Path(path).expanduser()))
+    if path.is_relative_to(Path.home()) and not path.is_relative_to(Path.cwd()):
+        return str("~" / path.relative_to(Path.home()))
+    return os.path.relpath(path)
 
 # %% ../nbs/00_inr.ipynb #16463caf
 def save_inr(inr: INR, path: str | Path) -> None:

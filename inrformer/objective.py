@@ -57,6 +57,11 @@ def attach(self: Objective, reader: Reader) -> Reader:
 
 
 @patch
+def meet(self: Objective, split: Split) -> None:
+    "See all training INRs once, before the first batch, on the device where they are trained on."
+
+# %% ../nbs/11_objective.ipynb #4369e564
+@patch
 def draw(self: Objective, reader: Reader, split: Split, generator: torch.Generator) -> Tensor | None:
     "What a batch needs besides its INRs, on the CPU, one entry for each INR; None for nothing."
     return None

@@ -270,9 +270,10 @@ def _check_one_set(configs: list[dict[str, Any]], there: list[list[Record]]) -> 
         raise ValueError(f"records of different images under one name (digests {sorted(mixed[0])}) cannot stand in one table: hand over those of one")
 
 
-def _nameless(config: dict[str, Any]) -> str:
-    "A run's config without the name of its images."
-    return json.dumps(config | dict(inputs=config["inputs"] | dict(dataset=None)), sort_keys=True)
+def _nameless(config: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    "A run's config without the name of its images, to look up by."
+    fields = flat(config) | dict(dataset=None)
+    return frozenset(zip(fields, map(repr, fields.values())))
 
 # %% ../nbs/15_records.ipynb #d9e352df
 def counted(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:

@@ -79,7 +79,7 @@ def source_digest(reader: str, objective: str, kind: str) -> str:
 
 @cache
 def _digest_of(roots: tuple[str, ...]) -> str:
-    return json_digest({name: _syntax(name) for name in sorted(closure(roots))})
+    return json_digest({name: _module(name)[1] for name in sorted(closure(roots))})
 
 
 def closure(roots: tuple[str, ...]) -> set[str]:
@@ -89,40 +89,31 @@ def closure(roots: tuple[str, ...]) -> set[str]:
         name = left.pop()
         if name not in found:
             found.add(name)
-            left += _imports(name)
+            left += _module(name)[0]
     return found
 
 # %% ../nbs/14_runs.ipynb #96d405a0
-def _tree(name: str) -> ast.Module:
-    "The syntax tree of a module."
+def _file(name: str) -> Path:
+    "The file of a module."
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None) if module is not None else importlib.util.find_spec(name).origin
     if file is None:
         raise ValueError(f"the reader, objective or kind in {name} is defined in no file, and no record could say by what source: put it into a module")
-    return ast.parse(Path(file).read_text())
+    return Path(file)
 
 
 @cache
-def _imports(name: str) -> tuple[str, ...]:
-    "The modules of this package that a module imports."
-    package, found = Reader.__module__.partition(".")[0], []
-    for node in ast.walk(_tree(name)):
+def _module(name: str) -> tuple[tuple[str, ...], str]:
+    "The modules of this package that a module imports, and a digest of its syntax tree without docstrings and other strings that stand alone."
+    tree, imports = ast.parse(_file(name).read_text()), []
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             base = name.rsplit(".", node.level)[0] if node.level else ""
-            full = ".".join(filter(None, (base, node.module)))
-            if full.startswith(f"{package}."):
-                found.append(full)
-    return tuple(found)
-
-
-@cache
-def _syntax(name: str) -> str:
-    "A digest of a module's syntax tree without docstrings and other strings that stand alone."
-    tree = _tree(name)
-    for node in ast.walk(tree):
+            imports.append(".".join(filter(None, (base, node.module))))
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) and isinstance(n.value.value, str))] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    package = Reader.__module__.partition(".")[0]
+    return tuple(full for full in imports if full.startswith(f"{package}.")), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 # %% ../nbs/14_runs.ipynb #924c0937
 @dataclass(frozen=True)

@@ -397,6 +397,7 @@ def train(
     """
     split, validate = split.to(workers.device), validate and validate.to(workers.device)
     optimizer = make_optimizer(reader.to(workers.device).train(), lr=cfg.lr, weight_decay=cfg.weight_decay)
+    objective.meet(split)
     folder.mkdir(parents=True, exist_ok=True)
     start = dict(epoch=0, step=0, seconds=0.0, losses={}, history=[], threads=[], about=about or {})
     loop = _Loop(reader, objective, split, cfg, folder, workers, optimizer, load_checkpoint(folder, reader, optimizer, about or {}) or start)

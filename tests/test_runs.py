@@ -232,9 +232,8 @@ def test_source_is_the_syntax_of_what_a_run_uses(tmp_path, monkeypatch):
     digests = []
     for text in ('"A tool."\ndef f(x):\n    return x + 1\n', '"Another sentence."\ndef f(x):\n    "Adds."\n    # one\n    return x + 1\n', "def f(x):\n    return x + 2\n"):
         path.write_text(text)
-        for remembered in (inrformer.runs._imports, inrformer.runs._syntax):
-            remembered.cache_clear()
-        digests.append(inrformer.runs._syntax("tool"))
+        inrformer.runs._module.cache_clear()
+        digests.append(inrformer.runs._module("tool")[1])
     assert digests[0] == digests[1] != digests[2]
     assert source_digest("inrformer", "classify", "siren") != source_digest("deepsets", "classify", "siren")
     assert source_digest("inrformer", "classify", "siren") != source_digest("inrformer", "classify", "relu")

@@ -144,7 +144,14 @@ def check(self: INRFormerConfig) -> None:
     self.typed()
     self.one_of(model=tuple(MODELS), weight_embedding=("sinusoidal", "chebyshev"), fold=("max", "mean"), head=tuple(HEADS), blocks=("graph", "elementwise"), attention=tuple(ATTENTIONS))
     self.at_least(1, "dim", "edge_dim", "heads", "hint", "query", "features", "outputs")
-    self.at_least(0, "depth"); self.positive("max_frequency")
+    self.at_least(0, "depth")
+    self.positive("max_frequency")
+    self._agree()
+
+# %% ../../nbs/readers/inrformer.ipynb #f64fffa2
+@patch
+def _agree(self: INRFormerConfig) -> None:
+    "Raise ValueError for choices that do not go together."
     if self.dim % self.heads:
         raise ValueError(f"dim {self.dim} does not split into {self.heads} heads")
     if self.blocks == "elementwise" and not (self.attention == "sliding" and self.edge_step and self.carry):

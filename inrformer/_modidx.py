@@ -1137,6 +1137,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.records._changed': ('records.html#_changed', 'inrformer/records.py'),
                                    'inrformer.records._check_one_set': ('records.html#_check_one_set', 'inrformer/records.py'),
                                    'inrformer.records._columns': ('records.html#_columns', 'inrformer/records.py'),
+                                   'inrformer.records._configs': ('records.html#_configs', 'inrformer/records.py'),
                                    'inrformer.records._counted': ('records.html#_counted', 'inrformer/records.py'),
                                    'inrformer.records._judged': ('records.html#_judged', 'inrformer/records.py'),
                                    'inrformer.records._kept': ('records.html#_kept', 'inrformer/records.py'),

@@ -10,6 +10,7 @@ __all__ = ['Record', 'RIVALS', 'DRAWS', 'LEVEL', 'records_folder', 'record_of', 
 
 # %% ../nbs/15_records.ipynb #ad0c463b
 import json
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -215,8 +216,10 @@ def _columns(values: tuple[str, ...]) -> list[str]:
 def _average(row: Any, runs: list[Record], values: tuple[str, ...]) -> dict[str, Any]:
     "Mean, smallest and largest of each value over runs that differ in their seed alone; a value that no run has stays empty."
     configs = [flat(r["config"]) for r in runs]
-    shared = set.intersection(*map(set, configs)) - {"seed"}
-    if mixed := sorted(k for k in shared if any(c[k] != configs[0][k] for c in configs)):
+    first = configs[0]
+    unlike = [c for c in configs if c | dict(seed=first["seed"]) != first]
+    shared = set.intersection(*map(set, configs)) - {"seed"} if unlike else set()
+    if mixed := sorted(k for k in shared if any(c[k] != first[k] for c in unlike)):
         raise ValueError(f"the row {row} mixes runs that differ in {', '.join(mixed)}: name the fields, or leave some of the records out")
     if len({c["seed"] for c in configs}) < len(runs):
         raise ValueError(f"the row {row} has several runs of one seed")
@@ -253,11 +256,22 @@ def runs_of(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:
     known: dict[str, list[Record]] = {}
     for r in found:
         known.setdefault(_nameless(r["config"]), []).append(r)
-    configs = [identity(config_from(row)) for row in rows]
+    configs = _configs(rows)
     there = [known.get(_nameless(config), []) for config in configs]
     _check_one_set(configs, there)
     lines = [dict(row=row_name(row, rows[0]), seed=c["train"]["seed"], record=_best(same)) for row, c, same in zip(rows, configs, there)]
     return pd.DataFrame(lines, columns=["row", "seed", "record"])
+
+
+def _configs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    "The configs of rows, as JSON; those that differ in their seed alone are made together."
+    made, found = {}, []
+    for row in rows:
+        rest = {name: value for name, value in row.items() if name != "seed"}
+        config = made.get(key := repr(rest)) or made.setdefault(key, identity(config_from(rest)))
+        seed = config["train"]["seed"] if row.get("seed") is None else operator.index(row["seed"])
+        found.append(config | dict(train=config["train"] | dict(seed=seed)))
+    return found
 
 
 def _check_one_set(configs: list[dict[str, Any]], there: list[list[Record]]) -> None:
@@ -270,10 +284,9 @@ def _check_one_set(configs: list[dict[str, Any]], there: list[list[Record]]) -> 
         raise ValueError(f"records of different images under one name (digests {sorted(mixed[0])}) cannot stand in one table: hand over those of one")
 
 
-def _nameless(config: dict[str, Any]) -> frozenset[tuple[str, str]]:
-    "A run's config without the name of its images, to look up by."
-    fields = flat(config) | dict(dataset=None)
-    return frozenset(zip(fields, map(repr, fields.values())))
+def _nameless(config: dict[str, Any]) -> str:
+    "A run's config without the name of its images."
+    return json.dumps(config | dict(inputs=config["inputs"] | dict(dataset=None)), sort_keys=True)
 
 # %% ../nbs/15_records.ipynb #d9e352df
 def counted(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:

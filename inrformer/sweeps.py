@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'MATCHED', 'QUARTER',
-           'AUTHORS', 'FEWER', 'INDEPENDENT', 'EXPERIMENTS', 'with_seeds', 'depths', 'for_a_quarter', 'experiment',
-           'known', 'sweep', 'without_places']
+           'AUTHORS', 'EDITORS', 'FEWER', 'INDEPENDENT', 'EXPERIMENTS', 'with_seeds', 'depths', 'for_a_quarter',
+           'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -84,6 +84,7 @@ AUTHORS: list[Row] = [
     dict(reader="scalegmn", model="published", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=12), dict(reader="scalegmn", model="published_bidirectional", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=8),
     dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=10), dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=20),
 ]
+EDITORS: list[Row] = [dict(), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn"))]
 FEWER: list[Row] = [dict(n_train=n) for n in (500, 1500)]
 INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=3)
 
@@ -111,6 +112,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
     ],
     "table2": with_seeds([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     "choices": with_seeds(CHOICES, 3, protocol="digits"),
+    "edit": with_seeds([*(row | dict(change="dilate") for row in EDITORS), *(dict(change=name) for name in ("erode", "blur", "contrast", "rotate"))], 3, protocol="digits", objective="edit"),
     "readers": [
         *with_seeds(for_a_quarter(MATCHED), 3, **INDEPENDENT),
         *with_seeds(AUTHORS, 1, **INDEPENDENT),

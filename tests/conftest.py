@@ -1,6 +1,8 @@
 import os
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -37,3 +39,11 @@ def shared_data() -> Path:
     if not any(folder.glob("*.parquet")):
         pytest.skip("needs image parquet files: set INRFORMER_SHARED to their folder")
     return folder
+
+
+def go_together(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    "What is made of an objective and a reader; where they do not go together, and it is said why, the test is skipped."
+    try:
+        return make(*args, **kwargs)
+    except ValueError as error:
+        pytest.skip(str(error))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import go_together
 from inrformer.fitting import fit, init_from_seeds
 from inrformer.graph import GraphBuilder
 from inrformer.inr import INR, KINDS, INRSpec, Statistics, canonicalize, grid, init_inr, load_inr, pixel_grid, save_inr, stream, twin
@@ -399,7 +400,7 @@ def split_of(spec: INRSpec, n: int = 8) -> Split:
 def test_a_step_changes_the_reader(objective, name, kind):
     spec = spec_of(kind, {}, SMALL[1])
     split, objective = split_of(spec), OBJECTIVES[objective](classes=CLASSES)
-    reader = seed_parameters(objective.attach(reader_of(name, spec)), 0).train()
+    reader = seed_parameters(go_together(objective.attach, reader_of(name, spec)), 0).train()
     before = {key: t.clone() for key, t in reader.state_dict().items()}
     optimizer = torch.optim.SGD(reader.parameters(), lr=1e-4)
     losses = objective.loss(reader, split, objective.draw(reader, split, stream(0, "draw", 0, 0)))
@@ -423,7 +424,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_was_not(objective, name, t
         folder.mkdir()
         for stop in stops:
             task = OBJECTIVES[objective](classes=CLASSES)
-            reader = seed_parameters(task.attach(reader_of(name, split.inr.spec)), 0)
+            reader = seed_parameters(go_together(task.attach, reader_of(name, split.inr.spec)), 0)
             state = train(reader, task, split, cfg, folder=folder, workers=workers, validate=split, stop=lambda: stop)
         states.append([{key: value for key, value in entry.items() if "seconds" not in key} for entry in state["history"]])
         readers.append(reader.state_dict())
@@ -437,7 +438,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_was_not(objective, name, t
 def test_measures_are_numbers_and_answers_are_json(objective, name):
     spec = INRSpec(widths=SMALL[1], omega=10.0)
     split, objective = split_of(spec), OBJECTIVES[objective](classes=CLASSES)
-    reader = objective.attach(reader_of(name, spec)).eval()
+    reader = go_together(objective.attach, reader_of(name, spec)).eval()
     assert all(math.isfinite(v) for v in objective.measure(reader, split, Whole()).values())
     answers = objective.answers(objective.outputs(reader, split).detach())
     assert len(json.loads(json.dumps(answers))) == len(split)

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, go_together
 
 from inrformer.config import PROTOCOLS, RunConfig, config_from, flat, from_json, identity, kinds_of_fields, parse_fields, protocol_kept, run_id
 from inrformer.objective import OBJECTIVES
@@ -24,7 +24,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("reader", list(READERS))
 @pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_every_field_has_one_home_and_the_names_that_others_read_are_there(reader, objective):
-    cfg = config_from(dict(reader=reader, objective=objective))
+    cfg = go_together(config_from, dict(reader=reader, objective=objective))
     names = [f.name for section in vars(cfg).values() if hasattr(section, "__dataclass_fields__") for f in fields(section)]
     names += [name for name, section in vars(cfg).items() if not hasattr(section, "__dataclass_fields__")]
     assert len(set(names)) == len(names) and set(names) == set(kinds_of_fields(reader, objective)) == set(flat(cfg))

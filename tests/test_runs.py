@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from conftest import ROOT, alone_at_runs, parameterized
+from conftest import ROOT, alone_at_runs, go_together, parameterized
 from IPython.core.interactiveshell import InteractiveShell
 from test_images import pictures, write_table
 
@@ -80,7 +80,7 @@ def test_two_processes_share_the_work_of_one(cache):
 @pytest.mark.parametrize("reader", list(READERS))
 @pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_every_reader_runs_and_is_opened_from_its_one_file(reader, objective, cache):
-    this = run(BASE | dict(reader=reader, objective=objective), out=cache)
+    this = run(go_together(config_from, BASE | dict(reader=reader, objective=objective)), out=cache)
     validated = {name: value for name, value in this.history[-1].items() if name.startswith("val_")}
     assert validated and all(this.summary[name] == value and (name == "val_crop_r2" or name.replace("val", "test", 1) in this.summary) for name, value in validated.items())
     assert this.record_parts["reads"] == this.model.reads

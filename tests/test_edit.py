@@ -1,0 +1,62 @@
+"Editing: what the edits are, where a reader begins, what the score and its control say, and what is refused."
+
+import pytest
+import torch
+from conftest import go_together
+from test_battery import reader_of, split_of
+
+from inrformer.config import config_from
+from inrformer.inr import INRSpec
+from inrformer.moves import transform
+from inrformer.objectives.edit import EDITS, Edit
+from inrformer.reader import READERS, Reader, seed_parameters
+
+SPEC = INRSpec(widths=(2, 5, 4, 3), omega=8.0)
+
+
+class Turns(Reader):
+    "An exact answer: turning the coordinates turns the image."
+
+    def edit(self, inr):
+        return transform(inr, torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]]).expand(len(inr), 2, 2), torch.zeros(len(inr), 2))
+
+
+def test_edits_of_one_point_and_of_a_plane():
+    point, plane = torch.zeros(1, 1, 5, 5), torch.full((2, 3, 4, 4), 0.7)
+    point[..., 2, 1] = 1
+    grown = torch.zeros(5, 5)
+    grown[1:4, 0:3] = 1
+    assert torch.equal(EDITS["dilate"](point)[0, 0], grown) and torch.equal(EDITS["erode"](-point), -EDITS["dilate"](point))
+    assert EDITS["blur"](point)[0, 0, 1:4, 0:3].tolist() == [[1 / 16, 2 / 16, 1 / 16], [2 / 16, 4 / 16, 2 / 16], [1 / 16, 2 / 16, 1 / 16]]
+    assert EDITS["contrast"](point).mean() == pytest.approx(1 / 25) and EDITS["contrast"](point).amax() == pytest.approx(1 / 25 + 1.5 * 24 / 25)
+    assert EDITS["rotate"](point)[0, 0, 3, 2] == 1
+    assert all(torch.allclose(edit(plane), plane) for edit in EDITS.values())
+
+
+@pytest.mark.parametrize("name", list(READERS))
+def test_a_reader_begins_at_the_identity(name):
+    split, task = split_of(SPEC), Edit()
+    reader = seed_parameters(go_together(task.attach, reader_of(name, SPEC)), 3)
+    score = task.score(task.outputs(reader.eval(), split).detach(), split)
+    assert score["edit_made"] == pytest.approx(0, abs=1e-5) and score["edit_error"] > 0
+
+
+def test_those_that_give_inrs_are_those_that_are_named():
+    able = [name for name in READERS if hasattr(READERS[name], "edit")]
+    assert {"inrformer", "dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn"} <= set(able)
+    with pytest.raises(ValueError, match="pixels gives no INR for an INR; \\['dws', 'inrformer', .* do"):
+        config_from(dict(objective="edit", reader="pixels"))
+
+
+def test_the_score_of_the_exact_answer_is_one_and_its_control_is_not():
+    split, task = split_of(SPEC), Edit(Edit.Config(change="rotate", side=9))
+    score = task.score(task.outputs(Turns(SPEC), split), split)
+    assert score["edit_made"] == pytest.approx(1, abs=1e-4) and score["edit_error"] < 1e-6 and score["edit_affine"] < 0.99
+    loss = task.loss(Turns(SPEC), split, None)["edit_error"]
+    assert loss == pytest.approx(score["edit_error"] * len(split), rel=1e-3, abs=1e-9)
+
+
+def test_the_control_is_whole_where_the_change_is_one_of_contrast_and_brightness(monkeypatch):
+    monkeypatch.setitem(EDITS, "dilate", lambda image: 2 * image + 1)
+    split, task = split_of(SPEC), Edit()
+    assert task.score(task.outputs(Turns(SPEC), split), split)["edit_affine"] == pytest.approx(1, abs=1e-6)

@@ -693,7 +693,7 @@ def tell(self: EquivarianceBench) -> str:
     errors = self.errors()
     took = f" <small>(recomputed in {1000 * (time.perf_counter() - start):.0f} ms)</small>"
     self._found = errors
-    return self._verdict(errors) + took
+    return self.verdict(errors) + took
 
 
 @patch
@@ -702,7 +702,7 @@ def draw(self: EquivarianceBench) -> None:
 
 # %% ../nbs/20_widgets.ipynb #711d6627
 @patch
-def _verdict(self: EquivarianceBench, errors: dict[str, float]) -> str:
+def verdict(self: EquivarianceBench, errors: dict[str, float]) -> str:
     "Which stage breaks first, and why."
     change, first = self.change, first_break(errors)
     broken = change.scene.reader.broken.get(self.variant.value)

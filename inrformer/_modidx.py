@@ -250,6 +250,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.fitting.sincos': ('fitting.html#sincos', 'inrformer/fitting.py')},
             'inrformer.gallery': { 'inrformer.gallery.Gallery': ('gallery.html#gallery', 'inrformer/gallery.py'),
                                    'inrformer.gallery.Gallery.__init__': ('gallery.html#gallery.__init__', 'inrformer/gallery.py'),
+                                   'inrformer.gallery.Gallery._asked': ('gallery.html#gallery._asked', 'inrformer/gallery.py'),
                                    'inrformer.gallery.Gallery._begin': ('gallery.html#gallery._begin', 'inrformer/gallery.py'),
                                    'inrformer.gallery.Gallery._click': ('gallery.html#gallery._click', 'inrformer/gallery.py'),
                                    'inrformer.gallery.Gallery._here': ('gallery.html#gallery._here', 'inrformer/gallery.py'),
@@ -1431,4 +1432,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.widgets._tick': ('widgets.html#_tick', 'inrformer/widgets.py'),
                                    'inrformer.widgets._weights_of_one': ('widgets.html#_weights_of_one', 'inrformer/widgets.py'),
                                    'inrformer.widgets.draw_waiting': ('widgets.html#draw_waiting', 'inrformer/widgets.py'),
-                                   'inrformer.widgets.opened_reader': ('widgets.html#opened_reader', 'inrformer/widgets.py')}}}
+                                   'inrformer.widgets.offered': ('widgets.html#offered', 'inrformer/widgets.py'),
+                                   'inrformer.widgets.opened_reader': ('widgets.html#opened_reader', 'inrformer/widgets.py'),
+                                   'inrformer.widgets.trained': ('widgets.html#trained', 'inrformer/widgets.py')}}}

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -494,8 +495,21 @@ def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):
     gallery.pictures.clicked = [2, 1]
     wrong = (gallery._said != shipped.test.labels).nonzero()[:, 0].tolist()
     assert bench.picker.image.value == gallery.index == wrong[2] and "which is wrong" in bench.picker.words.value
-    gallery.reader.value = shipped.flat
-    assert len(gallery._places) != len(wrong)
+    gallery.reader.value = widgets.FLAT
+    assert len(gallery._places) != len(wrong) and "flat weights reads" in gallery.words.value
+
+
+def test_the_gallery_asks_any_reader_that_has_a_run_and_says_how_to_train_others(shipped):
+    gallery = Gallery(shipped)
+    assert set(READERS) <= set(gallery.reader.options)
+    gallery.reader.value = "dws"
+    assert "make train PROTOCOL=digits READER=dws" in gallery.words.value and json.loads(gallery.pictures.figure)["layout"]["meta"]["alt"] == "Nothing to show."
+    gallery._runs = {"dws": Path("there")}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(widgets, "opened_reader", lambda folder: shipped.flat)
+        gallery.refresh()
+    right = int((gallery._said == shipped.test.labels).sum())
+    assert f"dws reads {right} right" in gallery.words.value
 
 
 def test_any_reader_stands_beside_and_one_without_a_run_says_how_to_get_it(shipped):
@@ -505,7 +519,7 @@ def test_any_reader_stands_beside_and_one_without_a_run_says_how_to_get_it(shipp
     assert json.loads(panel.curve.figure)["layout"]["meta"]["alt"] == "Nothing to show.", "an axis of nothing says you are here"
     panel.other.value = "dws"
     assert "make train PROTOCOL=digits READER=dws" in panel.words.value
-    panel._runs = {"dws": "there"}
+    panel._runs = {"dws": Path("there")}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(widgets, "opened_reader", lambda folder: shipped.flat)
         panel.refresh()

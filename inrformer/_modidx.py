@@ -416,6 +416,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                 'inrformer/inspection.py'),
                                       'inrformer.inspection._about': ('inspection.html#_about', 'inrformer/inspection.py'),
                                       'inrformer.inspection._back': ('inspection.html#_back', 'inrformer/inspection.py'),
+                                      'inrformer.inspection._called': ('inspection.html#_called', 'inrformer/inspection.py'),
                                       'inrformer.inspection._flip': ('inspection.html#_flip', 'inrformer/inspection.py'),
                                       'inrformer.inspection._images_of': ('inspection.html#_images_of', 'inrformer/inspection.py'),
                                       'inrformer.inspection._on': ('inspection.html#_on', 'inrformer/inspection.py'),

@@ -72,7 +72,22 @@ function ending(data, { x, y }) {
   return { x: [xs], y: [ys] };
 }
 
+// ipywidgets leaves sliders and the buttons of a player without a name for those who cannot see the words beside them
+function label() {
+  for (const part of document.querySelectorAll(".widget-hslider :is(.noUi-handle, .widget-readout):not([aria-label])")) {
+    const words = part.closest(".widget-hslider").querySelector(".widget-label")?.textContent;
+    if (words) part.setAttribute("aria-label", words);
+  }
+  for (const player of document.querySelectorAll(".widget-play"))
+    [...player.querySelectorAll("button:not([aria-label])")].forEach((button) => button.setAttribute("aria-label", button.querySelector(".fa-stop") ? "stop" : "play or pause"));
+}
+
 async function render({ model, el }) {
+  if (!globalThis.inrformerNames) {
+    globalThis.inrformerNames = new MutationObserver(label);
+    globalThis.inrformerNames.observe(document.body, { childList: true, subtree: true });
+    label();
+  }
   const Plotly = await (globalThis.inrformerPlotly ??= library(model));
   const store = await model.widget_manager.get_model(model.get("store"));
   const config = saving(Plotly, model);

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader
+from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader, source_of
 from PIL import Image
 
 from inrformer import widgets
 from inrformer.app import LESSONS, Workbench
-from inrformer.config import config_from
 from inrformer.figures import fig_errors
 from inrformer.fitting import fit
 from inrformer.gallery import Gallery
@@ -20,8 +19,7 @@ from inrformer.inr import INRSpec, grid
 from inrformer.inspection import Scene, Source, demo_source, fewest_transpositions, logits_of, walk
 from inrformer.own import OwnBench
 from inrformer.pairs import PairBench, barrier, between, losses
-from inrformer.reader import READERS, Reader
-from inrformer.splits import Split
+from inrformer.reader import READERS
 from inrformer.symmetry import align, permute
 from inrformer.touch import TouchBench, silenced
 from inrformer.widgets import AttentionBench, Chart, CropBench, EquivarianceBench, Panel, PermuteBench, Picker, ReadersBench, ShowBench
@@ -344,11 +342,6 @@ def test_who_follows_a_panel_that_has_nothing_keeps_what_it_has():
     assert bench.change is None and "Equivariant" in errors.words.value
     bench.scene = Scene(*scene_of(SMALL))
     assert errors.change.scene is bench.scene
-
-
-def source_of(reader: Reader, b: int, about: str) -> Source:
-    columns = (torch.arange(b) % 4, torch.arange(b), torch.full((b,), 30.0), torch.zeros(b, dtype=torch.int64))
-    return Source(reader, Split(inr_of(reader.spec, b).to(torch.float32), *columns, (8, 8)), None, None, config_from({}), about)
 
 
 def nowhere() -> Source:

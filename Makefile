@@ -46,7 +46,7 @@ lab: $(READY)  ## open the workbench, and the other notebooks, in JupyterLab
 app: $(READY)  ## serve the workbench alone, as an app on this machine
 	$(BIN)/voila nbs/workbench.ipynb --Voila.ip=127.0.0.1 --token
 
-figures: $(READY)  ## write figures/fig_*.png (needs Chromium)
+figures: $(READY)  ## write figures/fig_*.png and figures/steps.html (needs Chromium)
 	$(BIN)/python -m inrformer figures
 
 export: $(READY)  ## after an edit: notebooks to modules and paired text, cleaned
@@ -67,6 +67,7 @@ docs: readme  ## render the site into _docs (needs Quarto)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_docs
 	@# what pages show or link to above nbs/, and the source that nbdev links to, goes along
 	tar c --exclude __pycache__ --exclude demo inrformer figures LICENSE CITATION.cff CONTRIBUTING.md | tar x -C _docs
+	$(BIN)/python -c 'from plotly.offline import get_plotlyjs; print(get_plotlyjs())' > _docs/figures/plotly.min.js
 	sed -i.bak -e 's#="\.\./#="#g' -e 's#="\(\./\|/\)blob/main/#="#g' _docs/*.html
 	sed -i.bak -e 's#="\.\./\.\./#="../#g' -e 's#="\(\.\./\|/\)blob/main/#="../#g' _docs/*/*.html
 	find _docs -name '*.bak' -delete

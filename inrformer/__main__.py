@@ -243,10 +243,13 @@ def demo_command(options: dict[str, Any]) -> None:
 
 
 def figures_command(options: dict[str, Any]) -> None:
-    "Write an example of every figure as PNG: the one command that needs plotly."
+    "Write an example of every figure as PNG, and the page that shows a permutation step by step: the one command that needs plotly."
     from inrformer.figures import write_figures
+    from inrformer.inspection import demo_source
+    from inrformer.steps import write_steps
 
-    for path in write_figures(options["out"] or project_root() / "figures"):
+    folder = options["out"] or project_root() / "figures"
+    for path in (*write_figures(folder), write_steps(folder / "steps.html", demo_source().scene(0))):
         say(path.name)
 
 # %% ../nbs/21_main.ipynb #7cd2d999

@@ -44,7 +44,7 @@ class Workbench(ui.VBox):
     def __init__(self, found: dict[str, Callable[[], Source]] | None = None):
         self.picker, self.panels = Picker(found), {}
         self.tabs = ui.Tab([ui.VBox() for _ in LESSONS], titles=list(LESSONS))
-        self.text = ui.Textarea(disabled=True, rows=8, layout=ui.Layout(width="98%"))
+        self.text = ui.Textarea(disabled=True, rows=8, tooltip="the lines that make this state", layout=ui.Layout(width="98%"))
         self.code = ui.Accordion([self.text], titles=["this state as code"])
         self.tabs.add_class("inrformer-tabs")
         super().__init__([ui.HTML(_NARROW), self.picker, self.tabs, self.code])

@@ -6,6 +6,7 @@
 __all__ = ['PAGE', 'Gallery']
 
 # %% ../nbs/20d_gallery.ipynb #1aade6d0
+import html
 from typing import Any
 
 import ipywidgets as ui
@@ -15,9 +16,9 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .figures import fig_gallery
-from .inspection import Source, answers, render
+from .inspection import Source, answers, readers_beside, render
 from .reader import Reader
-from .widgets import Chart, Panel
+from .widgets import FLAT, Chart, Panel, offered, trained
 
 # %% ../nbs/20d_gallery.ipynb #c4127155
 PAGE = 36  # images at once
@@ -32,7 +33,7 @@ class Gallery(Panel):
 
     def __init__(self, source: Source):
         self.reader = ui.Dropdown(description="reader", style=dict(description_width="initial"))
-        self.which = ui.ToggleButtons(options=list(_SHOWN), style=dict(button_width="auto"))
+        self.which = ui.ToggleButtons(options=list(_SHOWN), description="show", style=dict(button_width="auto", description_width="initial"))
         self.page = ui.BoundedIntText(1, 1, 1, description="page", layout=ui.Layout(width="150px"))
         self.pictures = Chart()
         super().__init__([ui.HBox([self.reader, self.which, self.page], layout=ui.Layout(flex_flow="row wrap", align_items="center"))], [self.pictures])
@@ -47,9 +48,17 @@ class Gallery(Panel):
 def _begin(self: Gallery) -> None:
     "Another source, with readers of its own."
     with self.quiet():
-        readers = {type(self.opened.reader).__name__: self.opened.reader} | ({} if self.opened.flat is None else {"logistic regression on flat weights": self.opened.flat})
-        self.reader.options, self.reader.index = list(readers.items()), 0
+        self._own, self._runs = type(self.opened.reader).__name__, readers_beside(self.opened.config)
+        self.reader.options = [self._own, *[FLAT] * (self.opened.flat is not None), *offered(self.opened.config, self._runs)]
+        self.reader.index = 0
     self._turn()
+
+
+@patch(as_prop=True)
+def _asked(self: Gallery) -> Reader:
+    "The reader that is asked."
+    known, name = {self._own: self.opened.reader, FLAT: self.opened.flat}, self.reader.value
+    return known[name] if name in known else trained(name, self.opened.config, self._runs)
 
 
 @patch
@@ -65,7 +74,7 @@ def settle(self: Gallery) -> None:
     if not self.awake:
         return
     test = self.opened.test
-    self._said = answers(self.reader.value, test.inr).argmax(dim=1)
+    self._said = answers(self._asked, test.inr).argmax(dim=1)
     right = self._said == test.labels
     self._right, self._places = right, _SHOWN[self.which.value](right).nonzero()[:, 0].tolist()
     with self.quiet():
@@ -81,7 +90,7 @@ def _here(self: Gallery) -> list[int]:
 @patch
 def tell(self: Gallery) -> str:
     count, right = len(self._right), int(self._right.sum())
-    return f"<b>{right} of {count}</b> test INRs are read right ({right / count:.3f}); {count - right} are wrong, in a thick frame. Above each is what the reader says. Click one to take it to all tabs. <small>{self.opened.about}</small>"
+    return f"Of {count} test INRs <b>{html.escape(self.reader.value)} reads {right} right</b> ({right / count:.3f}); {count - right} are wrong, in a thick frame. Above each is what the reader says. Click one to take it to all tabs. <small>{self.opened.about}</small>"
 
 # %% ../nbs/20d_gallery.ipynb #9e0f7369
 @patch

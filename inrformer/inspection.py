@@ -421,7 +421,16 @@ def _about(run: Run) -> str:
 def sources(out: Path | None = None) -> dict[str, Callable[[], Source]]:
     "How to open each source, by name: the demo first, then the finished runs below `out` (`runs` in the project), newest first."
     found = sorted((out or project_root() / "runs").glob("*/*/summary.json"), key=lambda p: -p.parent.stat().st_mtime_ns)
-    return {"digits (shipped)": demo_source} | {f"runs/{p.parent.parent.name}/{p.parent.name}": (lambda folder=p.parent: run_source(folder)) for p in found}
+    return {"digits (shipped)": demo_source} | {_called(p.parent): (lambda folder=p.parent: run_source(folder)) for p in found}
+
+
+def _called(folder: Path) -> str:
+    "What a person calls a run: its images, its reader and what it reached; last the beginning of its id, which tells it from its like."
+    try:
+        config, found = from_json(read_json(folder / "config.json")), read_json(folder / "summary.json").get("test_accuracy")
+    except (OSError, *_DAMAGED):
+        return f"damaged: runs/{folder.parent.name}/{folder.name}"
+    return f"{Path(config.inputs.dataset).name}, {config.reader}{'' if found is None else f', {found:.3f}'} ({folder.name[:6]})"
 
 # %% ../nbs/18_inspection.ipynb #83eb587d
 def readers_beside(config: RunConfig, out: Path | None = None) -> dict[str, Path]:

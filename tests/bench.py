@@ -4,9 +4,12 @@ from functools import cache
 
 import torch
 
+from inrformer.config import config_from
 from inrformer.inr import INR, INRSpec, init_inr
+from inrformer.inspection import Source
 from inrformer.reader import READERS, Reader, seed_parameters
 from inrformer.readers.inrformer import MODELS
+from inrformer.splits import Split
 
 SIREN = INRSpec(widths=(2, 12, 12, 1), omega=8.0)
 RELU = INRSpec(widths=(2, 6, 5, 1), kind="relu")
@@ -33,3 +36,8 @@ def reader_of(spec: INRSpec, name: str = "inrformer", classes: str = "abcd", **c
 @cache
 def siren_reader() -> Reader:
     return reader_of(SIREN)
+
+
+def source_of(reader: Reader, b: int, about: str) -> Source:
+    columns = (torch.arange(b) % 4, torch.arange(b), torch.full((b,), 30.0), torch.zeros(b, dtype=torch.int64))
+    return Source(reader, Split(inr_of(reader.spec, b).to(torch.float32), *columns, (8, 8)), None, None, config_from({}), about)

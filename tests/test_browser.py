@@ -1,5 +1,6 @@
 "The workbench as a person meets it: JupyterLab and Voila in a real browser."
 
+import json
 import os
 import re
 import secrets
@@ -13,7 +14,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
+from plotly.offline import get_plotlyjs
 
 from inrformer.inspection import TOLERANCE
 from inrformer.readers.inrformer import BROKEN
@@ -43,7 +46,7 @@ def settings(home: Path) -> None:
 def serve(command: list[str], port: int, home: Path, cwd: Path = ROOT) -> Iterator[Path]:
     "Run a server until the test is over; gives the file it writes to."
     log = home / "server.log"
-    env = os.environ | dict(HOME=str(home), PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    env = os.environ | dict(HOME=str(home), PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'tests'}", OMP_NUM_THREADS="1")
     with log.open("w") as out:
         server = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
     try:
@@ -113,10 +116,23 @@ def lab(port, tmp_path):
         yield f"http://127.0.0.1:{port}/lab/tree/nbs/workbench.ipynb?reset&token={token}", log, tree
 
 
+WIDE = """
+import inrformer.widgets
+from bench import INRSpec, reader_of, source_of
+
+known = inrformer.widgets.sources
+wide = INRSpec(widths=(2, 32, 32, 3), omega=8.0)
+inrformer.widgets.sources = lambda: known() | {"wide": lambda: source_of(reader_of(wide), 6, "Layers of 32 neurons.")}
+"""
+
+
 @pytest.fixture
 def voila(port, tmp_path):
-    token = secrets.token_hex(16)
-    command = [str(BIN / "voila"), "nbs/workbench.ipynb", "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", f"--token={token}"]
+    "The workbench as `make app` serves it; its list of models has one more, of untrained weights and 32 neurons a layer."
+    token, notebook = secrets.token_hex(16), nbformat.read(ROOT / "nbs/workbench.ipynb", 4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(WIDE))
+    nbformat.write(notebook, tmp_path / "workbench.ipynb")
+    command = [str(BIN / "voila"), str(tmp_path / "workbench.ipynb"), "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", f"--token={token}"]
     for log in serve(command, port, tmp_path):
         yield f"http://127.0.0.1:{port}/?token={token}", log
 
@@ -283,11 +299,87 @@ def test_workbench_in_jupyterlab(page, lab):
 
 
 def overlaps(page) -> list[str]:
-    "Titles of figures that print over each other, within each figure."
+    "Titles and numbers of figures that print over each other, within each figure."
     return page.evaluate("""() => [...document.querySelectorAll(".js-plotly-plot")].filter(chart => chart.offsetParent).flatMap(chart => {
-      const boxes = [...chart.querySelectorAll(".annotation-text")].map(text => [text.textContent, text.getBoundingClientRect()]);
+      const boxes = [...chart.querySelectorAll(".annotation-text, .textpoint text")].filter(text => text.textContent).map(text => [text.textContent, text.getBoundingClientRect()]);
       return boxes.flatMap(([a, p], k) => boxes.slice(k + 1).filter(([b, q]) => p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1).map(([b]) => `${a} / ${b}`));
     })""")
+
+
+def nameless(page) -> list[str]:
+    "What can be reached with the Tab key and has no name that a screen reader reads."
+    return page.evaluate("""() => [...document.querySelectorAll("a[href], button, input, select, textarea, [tabindex], [contenteditable=true]")].filter(part => part.offsetParent && part.tabIndex >= 0)
+      .filter(part => !(part.ariaLabel || part.title || [...(part.labels ?? [])].map(label => label.textContent).join("") || (part.matches(".noUi-handle, input, select") ? "" : part.textContent.trim()))).map(part => part.outerHTML.slice(0, 100))""")
+
+
+def check_reach(page) -> None:
+    "Everything has a name, and the Tab key meets what is at the top first."
+    for tab in ("permute", "crop", "gallery", "touch", "INR"):
+        go(page, tab)
+        page.wait_for_timeout(500)
+        assert not nameless(page), f"{tab}: controls without a name"
+    page.get_by_label("model", exact=True).focus()
+    met = []
+    for _ in range(3):
+        met.append(page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.labels?.[0]?.textContent ?? ''"))
+        page.keyboard.press("Tab")
+    assert met[:2] == ["model", "test image"], met
+
+
+def check_saving(page) -> None:
+    "The buttons of a figure give its picture in two formats, and its numbers."
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    go(page, "INR")
+    network = chart(page, "An INR of widths")
+    for format, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+        network.hover()
+        with page.expect_download() as download:
+            network.locator(f'[data-title="save as {format}"]').click()
+        assert download.value.suggested_filename == f"An-INR-of-widths-2-12-12-1-as-a-layered-.{format.lower()}"
+        assert Path(download.value.path()).read_bytes().startswith(start)
+    network.locator('[data-title="copy the data"]').click()
+    page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('[')")
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert copied == network.evaluate("chart => JSON.parse(JSON.stringify(chart.data))") and len(copied) > 10
+
+
+def check_wide(page) -> None:
+    "Layers of 32 neurons: every second number, the others on hover, nothing over anything."
+    page.get_by_label("model", exact=True).select_option("wide")
+    wait_for(page, "Layers of 32 neurons")
+    network = chart(page, "An INR of widths (2, 32, 32, 3)")
+    network.wait_for()
+    assert network.locator(".textpoint text").all_inner_texts()[2:18] == [str(k) for k in range(0, 32, 2)]
+    box = network.locator(".points path.point").nth(2 + 31).bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    network.locator(".hovertext", has_text="hidden layer 1, neuron 31").wait_for()
+    for tab in ("INR", "permute", "attention"):
+        go(page, tab)
+        chart(page, "An INR of widths (2, 32, 32, 3)").wait_for()
+        page.wait_for_timeout(1000)
+        assert not overlaps(page), tab
+
+
+def test_a_page_of_steps_needs_no_kernel(page, tmp_path):
+    shutil.copy(ROOT / "figures/steps.html", tmp_path)
+    (tmp_path / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    assert (tmp_path / "steps.html").stat().st_size < 1_000_000
+    page.goto((tmp_path / "steps.html").as_uri())
+    page.locator("#bars .main-svg").first.wait_for()
+    page.get_by_label("transpositions").focus()
+    places = "[...document.querySelectorAll('#networks .textpoint text')].map(text => text.getAttribute('y')).join()"
+    before = page.evaluate(places)
+    for _ in range(22):
+        page.keyboard.press("ArrowRight")
+    wait_for(page, "22 transpositions")
+    wait_for(page, "Equivariant")
+    page.wait_for_function(f"before => {places} !== before", arg=before)
+    assert page.locator("#networks .textpoint text").count() == 2 * (2 + 12 + 12 + 1), "a network is not drawn"
+    for name, stage in STAGES.items():
+        page.get_by_label("what if").select_option(name)
+        wait_for(page, f"Broken first at: {stage}")
+        assert page.evaluate("stage => bars.data[0].x[bars.data[0].y.indexOf(stage)]", stage) > TOLERANCE
+    assert not page.errors
 
 
 def test_workbench_in_voila(page, voila):
@@ -297,6 +389,8 @@ def test_workbench_in_voila(page, voila):
     assert "/login" in page.url, "the app opens without its token"
     page.goto(url)
     chart(page, "An image of").wait_for()
+    check_reach(page)
+    check_saving(page)
     go(page, "equivariance")
     move_slider(page, "transpositions", 3)
     wait_for(page, "Equivariant")
@@ -311,4 +405,7 @@ def test_workbench_in_voila(page, voila):
             page.wait_for_timeout(1000)
             assert not overlaps(page)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
+    page.set_viewport_size(dict(width=1280, height=800))
+    go(page, "INR")
+    check_wide(page)
     assert not page.locator("text=Traceback").count() and not uncaught(page, log, VOILA)

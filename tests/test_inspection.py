@@ -224,8 +224,9 @@ def finished(tmp_path_factory):
 
 def test_any_finished_run_is_a_source(finished):
     found = sources(finished.folder.parent.parent)
-    assert list(found) == ["digits (shipped)", f"runs/custom/{finished.folder.name}"]
-    source = found[f"runs/custom/{finished.folder.name}"]()
+    shipped, name = found
+    assert shipped == "digits (shipped)" and name.startswith("digits, inrformer, 0.") and name.endswith(f"({finished.folder.name[:6]})")
+    source = found[name]()
     assert source.reader.spec.widths == (2, 6, 5, 1) and len(source.test) == len(source.images) == 12
     assert "digits" in source.about and "crop was not part" in source.about
     assert logits_of(source.flat, source.scene(0).inr).shape == (1, 10)
@@ -237,4 +238,4 @@ def test_a_damaged_run_is_refused_in_words(finished, file, tmp_path):
     shutil.copytree(finished.folder, copy)
     (copy / file).write_bytes((copy / file).read_bytes()[: (copy / file).stat().st_size // 2])
     with pytest.raises(ValueError, match="custom/cut are damaged"):
-        sources(tmp_path)["runs/custom/cut"]()
+        sources(tmp_path)["damaged: runs/custom/cut"]()

@@ -292,6 +292,7 @@ def test_the_results_pages_show_whatever_is_on_record(tree):
     mean = sum(0.5 + 0.001 * k for k, row in enumerate(rows) if row.get("aux") is False) / 5
     assert f"{100 * mean:.2f} (" in cells["tbl-table3-digits"] and "+0.10 (" in cells["tbl-table3-digits"]
     assert "25.00" in cells["tbl-table3-full"] and "one seed: no verdict" in cells["tbl-table3-full"], "the last row is the first row's runs on other inits"
+    assert "blocks of INRFormer add **-0.1 points**" in cells["982ad4c6"] and "The best control" in cells["982ad4c6"] and "Not yet run" not in cells["982ad4c6"]
     assert "better" in "".join(cells.values()) and "<details>" in cells["tbl-ids"] and run_id(config_from(rows[0])) in cells["tbl-ids"]
     assert "not yet run" not in shown("index.ipynb", tree)["tbl-measured"]
     readers = shown("readers_table.ipynb", tree)
@@ -306,6 +307,17 @@ def test_without_records_everything_is_not_yet_run(name, tree):
     for label, text in shown(name, tree).items():
         if label.startswith("tbl-") and label not in ("tbl-others", "tbl-tried"):
             assert re.search("not yet run", text, re.I), f"{label} has numbers from nowhere"
+
+
+def test_the_results_open_with_what_was_found():
+    "Sentences and one figure come first; rows that nobody has run stand last; no row or column is called as in code."
+    said = [(option(c, "label"), "".join(filter(None, text_of(c)))) for c in PAGES["ablations.ipynb"].cells if c.cell_type == "code" and c.outputs]
+    assert re.search("blocks of INRFormer|Nothing has been run", said[0][1]) and said[1][0] == "fig-found" and said[2][0] == "fig-adds"
+    for label, table in said:
+        rows = re.findall("<tr.*?</tr>", table, re.S)
+        missing = [bool(re.search(">0 of", row)) for row in rows if "<td>" in row]
+        assert missing == sorted(missing), f"{label}: an empty row above another"
+        assert label == "tbl-tried" or not re.search(r"<th>(?!CIFAR)[^<]*(_[a-z]|\b(head|reader|depth) \w)", table or ""), f"{label} names rows as code does"
 
 
 def test_workflows_pin_their_actions():

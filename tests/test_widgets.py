@@ -3,15 +3,15 @@
 import asyncio
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader
+from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader, source_of
 from PIL import Image
 
 from inrformer import widgets
 from inrformer.app import LESSONS, Workbench
-from inrformer.config import config_from
 from inrformer.figures import fig_errors
 from inrformer.fitting import fit
 from inrformer.gallery import Gallery
@@ -19,8 +19,7 @@ from inrformer.inr import INRSpec, grid
 from inrformer.inspection import Scene, Source, demo_source, fewest_transpositions, logits_of, walk
 from inrformer.own import OwnBench
 from inrformer.pairs import PairBench, barrier, between, losses
-from inrformer.reader import READERS, Reader
-from inrformer.splits import Split
+from inrformer.reader import READERS
 from inrformer.symmetry import align, permute
 from inrformer.touch import TouchBench, silenced
 from inrformer.widgets import AttentionBench, Chart, CropBench, EquivarianceBench, Panel, PermuteBench, Picker, ReadersBench, ShowBench
@@ -345,11 +344,6 @@ def test_who_follows_a_panel_that_has_nothing_keeps_what_it_has():
     assert errors.change.scene is bench.scene
 
 
-def source_of(reader: Reader, b: int, about: str) -> Source:
-    columns = (torch.arange(b) % 4, torch.arange(b), torch.full((b,), 30.0), torch.zeros(b, dtype=torch.int64))
-    return Source(reader, Split(inr_of(reader.spec, b).to(torch.float32), *columns, (8, 8)), None, None, config_from({}), about)
-
-
 def nowhere() -> Source:
     raise FileNotFoundError("no file in nowhere")
 
@@ -494,8 +488,21 @@ def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):
     gallery.pictures.clicked = [2, 1]
     wrong = (gallery._said != shipped.test.labels).nonzero()[:, 0].tolist()
     assert bench.picker.image.value == gallery.index == wrong[2] and "which is wrong" in bench.picker.words.value
-    gallery.reader.value = shipped.flat
-    assert len(gallery._places) != len(wrong)
+    gallery.reader.value = widgets.FLAT
+    assert len(gallery._places) != len(wrong) and "flat weights reads" in gallery.words.value
+
+
+def test_the_gallery_asks_any_reader_that_has_a_run_and_says_how_to_train_others(shipped):
+    gallery = Gallery(shipped)
+    assert set(READERS) <= set(gallery.reader.options)
+    gallery.reader.value = "dws"
+    assert "make train PROTOCOL=digits READER=dws" in gallery.words.value and json.loads(gallery.pictures.figure)["layout"]["meta"]["alt"] == "Nothing to show."
+    gallery._runs = {"dws": Path("there")}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(widgets, "opened_reader", lambda folder: shipped.flat)
+        gallery.refresh()
+    right = int((gallery._said == shipped.test.labels).sum())
+    assert f"dws reads {right} right" in gallery.words.value
 
 
 def test_any_reader_stands_beside_and_one_without_a_run_says_how_to_get_it(shipped):
@@ -505,7 +512,7 @@ def test_any_reader_stands_beside_and_one_without_a_run_says_how_to_get_it(shipp
     assert json.loads(panel.curve.figure)["layout"]["meta"]["alt"] == "Nothing to show.", "an axis of nothing says you are here"
     panel.other.value = "dws"
     assert "make train PROTOCOL=digits READER=dws" in panel.words.value
-    panel._runs = {"dws": "there"}
+    panel._runs = {"dws": Path("there")}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(widgets, "opened_reader", lambda folder: shipped.flat)
         panel.refresh()

@@ -166,7 +166,7 @@ def run_all(page) -> None:
 
 def move_slider(page, panel: str, presses: int) -> None:
     "Press the right arrow on the slider of a panel."
-    handle = page.locator(".widget-hslider", has_text=panel).first.locator(".noUi-handle")
+    handle = page.locator(".widget-hslider:visible", has_text=panel).first.locator(".noUi-handle")
     handle.scroll_into_view_if_needed()
     handle.focus()
     for _ in range(presses):

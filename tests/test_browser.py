@@ -166,7 +166,7 @@ def run_all(page) -> None:
 
 def move_slider(page, panel: str, presses: int) -> None:
     "Press the right arrow on the slider of a panel."
-    handle = page.locator(".widget-hslider", has_text=panel).first.locator(".noUi-handle")
+    handle = page.locator(".widget-hslider:visible", has_text=panel).first.locator(".noUi-handle")
     handle.scroll_into_view_if_needed()
     handle.focus()
     for _ in range(presses):
@@ -335,7 +335,7 @@ def check_saving(page) -> None:
         network.hover()
         with page.expect_download() as download:
             network.locator(f'[data-title="save as {format}"]').click()
-        assert download.value.suggested_filename == f"An-INR-of-widths-2-12-12-1-as-a-layered-.{format.lower()}"
+        assert download.value.suggested_filename == f"An-INR-of-widths-2-12-12-1-as-a-lay.{format.lower()}"
         assert Path(download.value.path()).read_bytes().startswith(start)
     network.locator('[data-title="copy the data"]').click()
     page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('[')")
@@ -349,7 +349,7 @@ def check_wide(page) -> None:
     wait_for(page, "Layers of 32 neurons")
     network = chart(page, "An INR of widths (2, 32, 32, 3)")
     network.wait_for()
-    assert network.locator(".textpoint text").all_inner_texts()[2:18] == [str(k) for k in range(0, 32, 2)]
+    assert network.locator(".textpoint text").all_text_contents()[2:18] == [str(k) for k in range(0, 32, 2)]
     box = network.locator(".points path.point").nth(2 + 31).bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     network.locator(".hovertext", has_text="hidden layer 1, neuron 31").wait_for()
@@ -361,7 +361,8 @@ def check_wide(page) -> None:
 
 
 def test_a_page_of_steps_needs_no_kernel(page, tmp_path):
-    shutil.copy(ROOT / "figures/steps.html", tmp_path)
+    for name in ("steps.html", "fig_networks.png"):
+        shutil.copy(ROOT / "figures" / name, tmp_path)
     (tmp_path / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     assert (tmp_path / "steps.html").stat().st_size < 1_000_000
     page.goto((tmp_path / "steps.html").as_uri())

@@ -238,4 +238,4 @@ def test_a_damaged_run_is_refused_in_words(finished, file, tmp_path):
     shutil.copytree(finished.folder, copy)
     (copy / file).write_bytes((copy / file).read_bytes()[: (copy / file).stat().st_size // 2])
     with pytest.raises(ValueError, match="custom/cut are damaged"):
-        sources(tmp_path)["damaged: runs/custom/cut"]()
+        list(sources(tmp_path).values())[1]()

@@ -25,7 +25,7 @@ from ..objective import Objective, ObjectiveConfig
 from ..reader import Reader
 from ..splits import Split
 
-# %% ../../nbs/objectives/contrast.ipynb #f66514b7
+# %% ../../nbs/objectives/contrast.ipynb #4f6cd233
 def nt_xent(
     first: Float[Tensor, "b k"],  # one view of each INR, projected
     second: Float[Tensor, "b k"],  # the other
@@ -44,7 +44,7 @@ def nt_xent(
     same[torch.arange(2 * b), partner] = False
     return F.cross_entropy((cosines / temperature).masked_fill(same, -torch.inf), partner, reduction="sum") / 2
 
-# %% ../../nbs/objectives/contrast.ipynb #64ca72df
+# %% ../../nbs/objectives/contrast.ipynb #f061075f
 @dataclass(frozen=True, kw_only=True)
 class ContrastConfig(ObjectiveConfig):
     "What makes the second view of an INR, and how views are compared."
@@ -75,7 +75,7 @@ def changes(self: ContrastConfig) -> bool:
     "Is the second view changed, whichever INR it begins with?"
     return bool(self.view_noise or self.view_drop or self.view_neurons or AUGMENTATIONS[self.view_moves])
 
-# %% ../../nbs/objectives/contrast.ipynb #f69d3f90
+# %% ../../nbs/objectives/contrast.ipynb #6ce295d8
 def drop_numbers(inr: INR, share: float, *, generator: torch.Generator | None = None) -> INR:
     "The INRs with each number set to 0 with this probability; new tensors."
     return inr.map(lambda t: t * (torch.rand(t.shape, generator=generator) >= share).to(t))
@@ -87,7 +87,7 @@ def drop_neurons(inr: INR, share: float, *, generator: torch.Generator | None = 
     hidden = range(1, inr.spec.depth)
     return INR(tuple(t * heard[p.inn] if p.inn in hidden else t.clone() for p, t in zip(inr.spec.layout, inr.tensors)), inr.spec)
 
-# %% ../../nbs/objectives/contrast.ipynb #e919de3f
+# %% ../../nbs/objectives/contrast.ipynb #4005a843
 class Contrast(Objective):
     """SimCLR on weights: NT-Xent between the INR as the loop gives it and a second view that is drawn here, through a projector that no file keeps.
 
@@ -109,7 +109,7 @@ def attach(self: Contrast, reader: Reader) -> Reader:
     self.reader = reader
     return reader
 
-# %% ../../nbs/objectives/contrast.ipynb #b08c73ec
+# %% ../../nbs/objectives/contrast.ipynb #e73459a7
 @patch
 def meet(self: Contrast, split: Split) -> None:
     "Keep the training INRs, among which are partners, and which the probe is fitted on. Raises ValueError when other starts are asked for and some image has one alone."
@@ -125,13 +125,14 @@ def partners(self: Contrast, split: Split) -> Bool[Tensor, "b t"]:
         raise ValueError("other starts are looked for among the training INRs, which are not known yet: call meet(split) first")
     return (split.ids[:, None] == self.training.ids) & (split.init_seeds[:, None] != self.training.init_seeds)
 
-# %% ../../nbs/objectives/contrast.ipynb #fbb7b833
+# %% ../../nbs/objectives/contrast.ipynb #c9eb10be
 @patch
 def draw(self: Contrast, reader: Reader, split: Split, generator: torch.Generator) -> Float[Tensor, "b p"]:
     "The numbers of each INR's second view, in the form that the reader takes."
     inr = split.inr
     if self.config.view_starts:
-        inr = self.training.inr[torch.multinomial(self.partners(split).float().cpu(), 1, generator=generator)[:, 0].to(split.ids.device)]
+        picks = torch.multinomial(self.partners(split).float().cpu(), 1, generator=generator)[:, 0]
+        inr = self.training.inr[picks.to(split.ids.device)]
     return self.view(reader, inr.to("cpu"), split.sizes, generator).flat()
 
 
@@ -144,14 +145,14 @@ def view(self: Contrast, reader: Reader, inr: INR, sizes: tuple[int, int], gener
     inr = add_noise(reader.prepare(inr), config.view_noise, reader.scale.cpu(), generator=generator)
     return drop_neurons(drop_numbers(inr, config.view_drop, generator=generator), config.view_neurons, generator=generator)
 
-# %% ../../nbs/objectives/contrast.ipynb #622ccb64
+# %% ../../nbs/objectives/contrast.ipynb #712a5754
 @patch
 def loss(self: Contrast, reader: Reader, split: Split, drawn: Float[Tensor, "b p"]) -> dict[str, Tensor]:
     "`nt_xent`, summed over the INRs of the share."
     first, second = reader(INR.cat([split.inr, INR.from_flat(drawn, split.inr.spec)])).chunk(2)
     return dict(nt_xent=nt_xent(first, second, split.ids, self.config.temperature))
 
-# %% ../../nbs/objectives/contrast.ipynb #36cedd9e
+# %% ../../nbs/objectives/contrast.ipynb #33e77a48
 def uniformity(features: Float[Tensor, "b k"]) -> float:
     "The logarithm of the mean of exp(-2 d^2) over all pairs of unit vectors at distance d (Wang and Isola, 2020): 0 when all are one, and lower the more they spread."
     return torch.pdist(F.normalize(features, dim=1)).square().mul(-2).exp().mean().log().item()
@@ -174,7 +175,7 @@ def find_partners(
     rank = torch.cat(ranks)
     return dict(alignment=torch.cat(distances).mean().item(), **{f"top{k}": (rank < k).double().mean().item() for k in (1, 5)}) if len(rank) else {}
 
-# %% ../../nbs/objectives/contrast.ipynb #641b9761
+# %% ../../nbs/objectives/contrast.ipynb #802d6288
 @patch
 def outputs(self: Contrast, reader: Reader, split: Split) -> Float[Tensor, "b 2 k"]:
     "Features of each INR and of a changed one, changed in the same way whenever it is asked; without the projector."
@@ -196,7 +197,7 @@ def known(self: Contrast) -> tuple[Float[Tensor, "t k"], Int[Tensor, "t"]]:
     self.reader.train(training)
     return torch.cat(features).cpu(), split.labels.cpu()
 
-# %% ../../nbs/objectives/contrast.ipynb #56fe7e49
+# %% ../../nbs/objectives/contrast.ipynb #7f7124ed
 @patch
 def score(self: Contrast, outputs: Float[Tensor, "b 2 k"], split: Split) -> dict[str, float]:
     "`uniformity`; `alignment`, `top1` and `top5` where there are partners; and where the training INRs are known and have several labels, `accuracy` of a linear probe on frozen features and `knn` of five neighbours."
@@ -219,5 +220,5 @@ def answers(self: Contrast, outputs: Float[Tensor, "b 2 k"]) -> list[int | None]
     "The class that the linear probe of the last score says; None without one."
     return [None] * len(outputs) if self.probe is None else self.probe.predict(outputs[:, 0].cpu().numpy()).tolist()
 
-# %% ../../nbs/objectives/contrast.ipynb #0cc3a61d
+# %% ../../nbs/objectives/contrast.ipynb #a9238bbd
 OBJECTIVE = Contrast

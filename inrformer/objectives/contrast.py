@@ -39,9 +39,9 @@ def nt_xent(
     with torch.autocast(first.device.type, enabled=False):
         z = F.normalize(torch.cat([first, second]).to(torch.promote_types(first.dtype, torch.float32)), dim=1)
         cosines = z @ z.T
-    partner = torch.arange(2 * b, device=z.device).roll(b)
-    same = ids.repeat(2)[:, None] == ids.repeat(2)
-    same[torch.arange(2 * b), partner] = False
+    index = torch.arange(2 * b, device=z.device)
+    partner, same = index.roll(b), ids.repeat(2)[:, None] == ids.repeat(2)
+    same[index, partner] = False
     return F.cross_entropy((cosines / temperature).masked_fill(same, -torch.inf), partner, reduction="sum") / 2
 
 # %% ../../nbs/objectives/contrast.ipynb #f061075f
@@ -164,7 +164,7 @@ def find_partners(
     ids: Int[Tensor, "b"],  # of the images
     starts: bool,  # the partner is the second view of another INR of the image, not of the same INR
 ) -> dict[str, float]:
-    "`alignment`, the mean squared distance of partners on the unit sphere (Wang and Isola, 2020), and `top1` and `top5`: how often fewer than 1 and 5 other images are as near as the partner. Nothing where there is no partner."
+    "`alignment`, the mean squared distance of partners on the unit sphere (Wang and Isola, 2020), and `top1` and `top5`: how often fewer than 1 and 5 INRs of other images are as near as the partner. Nothing where there is no partner."
     (first, second), index, distances, ranks = (F.normalize(t, dim=1) for t in (first, second)), torch.arange(len(ids), device=ids.device), [], []
     for rows in index.split(1000):
         cosines, same, own = first[rows] @ second.T, ids[rows, None] == ids, rows[:, None] == index

@@ -381,6 +381,8 @@ def final_measures(reader: Reader, objective: Objective, dataset: INRDataset, va
 def _finish(this: Run, reader: Reader, dataset: INRDataset, state: dict[str, Any], measured: tuple[dict, dict], digest: str) -> None:
     "Write the trained reader, the answers, and last of all the summary."
     scores, answers = measured
+    if not reader.classes:  # what trained it is no head of its own
+        reader.head = None
     save_reader(reader.cpu(), this.folder / "model.safetensors")
     write_json(this.folder / "answers.json", answers)
     numbers = summarize(this.config, dataset, reader, state) | scores | disguise(this, reader, dataset) | dict(images_digest=digest)

@@ -397,9 +397,11 @@ def split_of(spec: INRSpec, n: int = 8) -> Split:
 @each_reader
 @pytest.mark.parametrize("objective, kind", [pytest.param(o, k, marks=pytest.mark.grid if o != "classify" and k != INRSpec.kind else ()) for o, k in product(OBJECTIVES, KINDS)])
 def test_a_step_changes_the_reader(objective, kind, name):
+    "In float64: so small a step is lost in the rounding of float32 where features of untrained readers hardly differ."
     spec = spec_of(kind, {}, SMALL[1])
     split, objective = split_of(spec), OBJECTIVES[objective](classes=CLASSES)
-    reader = seed_parameters(go_together(objective.attach, reader_of(name, spec)), 0).train()
+    split = replace(split, inr=split.inr.to(torch.float64))
+    reader = seed_parameters(go_together(objective.attach, reader_of(name, spec)), 0).double().train()
     before = {key: t.clone() for key, t in reader.state_dict().items()}
     optimizer = torch.optim.SGD(reader.parameters(), lr=1e-4)
     losses = objective.loss(reader, split, objective.draw(reader, split, stream(0, "draw", 0, 0)))

@@ -132,7 +132,7 @@ variant.append(...known.variants.map((name) => new Option(name)));
 at.addEventListener("input", () => { halt(); show(); });
 variant.addEventListener("change", show);
 show();
-load("plotly.min.js").catch(() => load("https://cdn.plot.ly/plotly-VERSION.min.js")).then(() => Promise.all([draw(networks, known.networks), draw(bars, known.bars)])).then(show, () => bars.append("The figures need plotly.js: beside this page, as on the site, or from the net."));
+load("plotly.min.js").catch(() => load("https://cdn.plot.ly/plotly-VERSION.min.js")).then(() => Promise.all([draw(networks, known.networks), draw(bars, known.bars)])).then(show, () => bars.append("The picture shows one permutation, whatever the slider says: figures that follow it need plotly.js, beside this page, as on the site, or from the net."));
 </script>
 </html>
 """

@@ -359,7 +359,8 @@ def test_papermill_is_refused_a_parameter_that_is_none(cache):
 @pytest.mark.parametrize(("name", "message"), [
     ("copy", "there is no parameter 'copy'"), ("config_from", "there is no parameter 'config_from'"), ("open", "there is no parameter 'open'"), ("_hint", "no parameter '_hint'"),
 ])
-def test_a_parameter_that_is_a_name_of_something_else_is_refused(name, message):
+def test_a_parameter_that_is_a_name_of_something_else_is_refused(name, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # the shell puts its own there
     cells = parameterized(NOTEBOOK, **{name: 64})
     shell = InteractiveShell.instance()
     for cell in cells[: 1 + next(k for k, cell in enumerate(cells) if "cfg = config_from(" in cell)]:

@@ -348,8 +348,9 @@ def check_wide(page) -> None:
     page.get_by_label("model", exact=True).select_option("wide")
     wait_for(page, "Layers of 32 neurons")
     network = chart(page, "An INR of widths (2, 32, 32, 3)")
-    network.wait_for()
-    assert network.locator(".textpoint text").all_text_contents()[2:18] == [str(k) for k in range(0, 32, 2)]
+    network.locator(".textpoint text", has_text="30").first.wait_for()
+    named = network.locator(".textpoint text").all_text_contents()
+    assert named[2:18] == [str(k) for k in range(0, 32, 2)], named
     for tab in ("INR", "permute", "attention"):
         go(page, tab)
         page.locator(".js-plotly-plot:visible").first.wait_for()

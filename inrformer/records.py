@@ -253,7 +253,7 @@ def runs_of(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:
     """
     if len(names := sorted({r["config"]["inputs"]["dataset"] for r in found})) > 1:
         raise ValueError(f"records of the data sets {names} cannot stand in one table: hand over those of one")
-    known: dict[str, list[Record]] = {}
+    known: dict[tuple[str, ...], list[Record]] = {}
     for r in found:
         known.setdefault(_nameless(r["config"]), []).append(r)
     configs = _configs(rows)
@@ -284,9 +284,11 @@ def _check_one_set(configs: list[dict[str, Any]], there: list[list[Record]]) -> 
         raise ValueError(f"records of different images under one name (digests {sorted(mixed[0])}) cannot stand in one table: hand over those of one")
 
 
-def _nameless(config: dict[str, Any]) -> str:
-    "A run's config without the name of its images."
-    return json.dumps(config | dict(inputs=config["inputs"] | dict(dataset=None)), sort_keys=True)
+def _nameless(config: dict[str, Any]) -> tuple[str, ...]:
+    "A run's config without the name of its images, to look up by."
+    fields = flat(config) | dict(dataset=None)
+    names = sorted(fields)
+    return (*names, *(repr(fields[name]) for name in names))
 
 # %% ../nbs/15_records.ipynb #d9e352df
 def counted(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:

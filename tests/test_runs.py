@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import ROOT, alone_at_runs, go_together, parameterized
 from IPython.core.interactiveshell import InteractiveShell
+from test_battery import each_task
 from test_images import pictures, write_table
 
 import inrformer.runs
@@ -77,9 +78,9 @@ def test_two_processes_share_the_work_of_one(cache):
         assert a["cross_entropy"] == pytest.approx(b["cross_entropy"], rel=1e-4) and a["crop_error"] == pytest.approx(b["crop_error"], rel=1e-4)
 
 
-@pytest.mark.parametrize("objective, reader", [pytest.param(o, r, marks=pytest.mark.grid if o != "classify" and r not in ("inrformer", "dws") else ()) for o in OBJECTIVES for r in READERS])
-def test_every_reader_runs_and_is_opened_from_its_one_file(objective, reader, cache):
-    this = run(go_together(config_from, BASE | dict(reader=reader, objective=objective)), out=cache)
+@each_task
+def test_every_reader_runs_and_is_opened_from_its_one_file(objective, name, cache):
+    this = run(go_together(config_from, BASE | dict(reader=name, objective=objective)), out=cache)
     validated = {name: value for name, value in this.history[-1].items() if name.startswith("val_")}
     assert validated and all(this.summary[name] == value and (name == "val_crop_r2" or name.replace("val", "test", 1) in this.summary) for name, value in validated.items())
     assert this.record_parts["reads"] == this.model.reads

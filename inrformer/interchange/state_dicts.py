@@ -119,7 +119,7 @@ def load_state_dicts(
     "The INRs of many files, in their order. Only tensors are loaded, never code. Raises ValueError naming the file that cannot be read or differs."
     if isinstance(paths, (str, Path)):
         raise TypeError(f"paths is a list of files, as in [{str(paths)!r}]")
-    inrs = [from_state_dict(_load(Path(path)), convention, where=str(path), **fields) for path in paths]
+    inrs = [from_state_dict(_load(Path(path)), convention, where=shown(path), **fields) for path in paths]
     if not inrs:
         raise ValueError("there are no files to load")
     for path, inr in zip(paths, inrs):

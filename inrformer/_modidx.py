@@ -1388,7 +1388,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'inrformer.training.schedule': ('training.html#schedule', 'inrformer/training.py'),
                                     'inrformer.training.steps_per_epoch': ('training.html#steps_per_epoch', 'inrformer/training.py'),
                                     'inrformer.training.train': ('training.html#train', 'inrformer/training.py')},
-            'inrformer.transfer': { 'inrformer.transfer._logits': ('transfer.html#_logits', 'inrformer/transfer.py'),
+            'inrformer.transfer': { 'inrformer.transfer._right': ('transfer.html#_right', 'inrformer/transfer.py'),
                                     'inrformer.transfer.at_widths': ('transfer.html#at_widths', 'inrformer/transfer.py'),
                                     'inrformer.transfer.transferred': ('transfer.html#transferred', 'inrformer/transfer.py')},
             'inrformer.widgets': { 'inrformer.widgets.AttentionBench': ('widgets.html#attentionbench', 'inrformer/widgets.py'),

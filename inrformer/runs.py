@@ -230,7 +230,7 @@ def start_as(reader: Reader, other: Reader) -> Reader:
     "Give a reader all numbers of another, statistics and parameters, but those of its head, in place. Raises ValueError, naming one, where it has no place for them."
     own, given = reader.state_dict(), {name: t for name, t in other.state_dict().items() if not name.startswith("head.")}
     if lost := [name for name, t in given.items() if name not in own or own[name].shape != t.shape]:
-        raise ValueError(f"start_from: a {READERS.name_of(type(other))} has {lost[0]} of shape {tuple(given[lost[0]].shape)}, for which this {READERS.name_of(type(reader))} has no place: both need the same sizes")
+        raise ValueError(f"start_from: {READERS.name_of(type(other))} has {lost[0]} of shape {tuple(given[lost[0]].shape)}, for which this {READERS.name_of(type(reader))} has no place: both need the same sizes")
     reader.load_state_dict(own | given)
     return reader
 

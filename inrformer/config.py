@@ -81,6 +81,7 @@ class RunConfig:
     objective: str  # name in OBJECTIVES: what the reader is trained for
     task: ObjectiveConfig  # the objective's own choices
     train: Train  # how it is trained
+    start_from: str | None = None  # id of a finished run, whose reader this one starts from
 
 # %% ../nbs/13_config.ipynb #48b7efd0
 def sections(reader: str = "inrformer", objective: str = "classify") -> dict[str, type]:
@@ -101,7 +102,7 @@ def kinds_of_fields(reader: str = "inrformer", objective: str = "classify") -> d
 
 @cache
 def _kinds(*parts: type) -> dict[str, type]:
-    return dict(protocol=str, reader=str, objective=str) | {f.name: (get_args(f.type) or (f.type,))[0] for part in parts for f in fields(part)}
+    return dict(protocol=str, reader=str, objective=str, start_from=str) | {f.name: (get_args(f.type) or (f.type,))[0] for part in parts for f in fields(part)}
 
 # %% ../nbs/13_config.ipynb #a8a2d176
 def check_names(names: Iterable[str], reader: str = "inrformer", objective: str = "classify") -> None:
@@ -132,6 +133,8 @@ def config_from(values: dict[str, Any]) -> RunConfig:
     protocol = given.get("protocol") or ("custom" if "data" in given else protocol_of(source_name(given.get("dataset", Data().dataset))))
     if protocol not in (*PROTOCOLS, "custom"):
         raise ValueError(f"protocol must be one of {[*PROTOCOLS, 'custom']}, not {protocol!r}")
+    if "start_from" in given and not re.fullmatch(r"[0-9a-f]{12}", str(given["start_from"])):
+        raise ValueError(f"start_from must be the whole id of a run, twelve hexadecimal digits, not {given['start_from']!r}")
     cfg = _nested(_defaults(protocol, reader, given, kinds) | given | dict(protocol=protocol, reader=reader, objective=objective), given)
     _rehearse(cfg)
     return cfg
@@ -225,9 +228,11 @@ def from_json(values: dict[str, Any]) -> RunConfig:
 
 # %% ../nbs/13_config.ipynb #539825d0
 def identity(cfg: RunConfig) -> dict[str, Any]:
-    "What a run is known by: all of its config but the device, a size where one is given, images by their name, INRs by their digest, never by a path."
+    "What a run is known by: all of its config but the device, a size and a start where one is given, images by their name, INRs by their digest, never by a path."
     values = _plain(cfg)
     values["train"].pop("device")
+    if cfg.start_from is None:
+        values.pop("start_from")
     if cfg.inputs.size is None:
         values["inputs"].pop("size")
     if cfg.inputs.data is None:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEARNED', 'project_root', 'environment', 'kind_of', 'source_digest', 'closure', 'Run', 'images_for', 'dataset_for',
-           'parts_of', 'objective_for', 'reader_for', 'run', 'images_digest', 'Busy', 'final_measures', 'disguise',
-           'summarize', 'last_run', 'open_run', 'find_run']
+           'parts_of', 'objective_for', 'reader_for', 'start_as', 'run', 'images_digest', 'Busy', 'final_measures',
+           'disguise', 'summarize', 'last_run', 'open_run', 'find_run']
 
 # %% ../nbs/14_runs.ipynb #3a8b183f
 import ast
@@ -225,6 +225,15 @@ def reader_for(cfg: RunConfig, objective: Objective, training: Split) -> Reader:
     reader = kind(training.inr.spec, cfg.architecture, Statistics.of(training.inr, prepare))
     return seed_parameters(objective.attach(reader), cfg.train.seed)
 
+
+def start_as(reader: Reader, other: Reader) -> Reader:
+    "Give a reader all numbers of another, statistics and parameters, but those of its head, in place. Raises ValueError, naming one, where it has no place for them."
+    own, given = reader.state_dict(), {name: t for name, t in other.state_dict().items() if not name.startswith("head.")}
+    if lost := [name for name, t in given.items() if name not in own or own[name].shape != t.shape]:
+        raise ValueError(f"start_from: {READERS.name_of(type(other))} has {lost[0]} of shape {tuple(given[lost[0]].shape)}, for which this {READERS.name_of(type(reader))} has no place: both need the same sizes")
+    reader.load_state_dict(own | given)
+    return reader
+
 # %% ../nbs/14_runs.ipynb #8921bd1f
 def run(
     cfg: RunConfig | dict[str, Any],  # a config, or flat fields of one
@@ -237,8 +246,8 @@ def run(
 ) -> Run:
     """Fit, train, measure and write one run; resume it where it stopped, and skip it when it is done.
 
-    Raises ValueError for a config that cannot run, before anything is written, Busy when another process is at it, and MemoryError when the
-    device's memory does not suffice.
+    Raises ValueError for a config that cannot run, before anything is written, FileNotFoundError when the run that it starts from is not there, Busy when another
+    process is at it, and MemoryError when the device's memory does not suffice.
     """
     cfg = config_from(cfg) if isinstance(cfg, dict) else cfg
     images = None if cfg.fit is None else images_for(cfg)
@@ -344,11 +353,14 @@ def _first_on_main(build: Callable[[], Any]) -> Any:
 def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, progress: bool, stop: Callable[[], bool]) -> None:
     "Fit, train, measure and write."
     cfg = this.config
+    first = cfg.start_from and find_run(cfg.start_from, this.folder.parents[1]).model
     dataset = _first_on_main(lambda: dataset_for(cfg, images, progress=progress))
     digest = images_digest(images) if images else dataset.digest
     training, validation = parts_of(cfg, dataset)
     objective = objective_for(cfg, dataset.card["classes"])
     reader = reader_for(cfg, objective, training)
+    if first:
+        start_as(reader, first)
     kind = dataset.spec.kind
     about = dict(source=source_digest(cfg.reader, cfg.objective, kind), inrs=dict(kind=kind, recipe=dataset.recipe, bits=dataset.digest), reads=reader.reads)
     if is_main():

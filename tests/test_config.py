@@ -38,7 +38,7 @@ def test_a_config_makes_the_round_trip():
         cfg = config_from(values)
         written = json.loads(json.dumps(identity(cfg)))
         assert from_json(written) == config_from(values) and run_id(from_json(written)) == run_id(cfg)
-        assert flat(written) == {k: v for k, v in flat(cfg).items() if k != "device" and (k, v) != ("size", None)}
+        assert flat(written) == {k: v for k, v in flat(cfg).items() if k != "device" and (k, v) not in (("size", None), ("start_from", None))}
 
 
 def test_a_size_makes_another_run_and_none_the_same_as_ever():
@@ -47,6 +47,15 @@ def test_a_size_makes_another_run_and_none_the_same_as_ever():
     assert run_id(small) != run_id(config_from(dict(dataset="mnist"))) and protocol_kept(small, 99.0) == "custom"
     with pytest.raises(ValueError, match="size must be at least 1, not 0"):
         config_from(dict(dataset="mnist", size=0))
+
+
+def test_a_start_makes_another_run_and_none_the_same_as_ever():
+    plain, started = (config_from(dict(start_from=start)) for start in (None, "0123456789ab"))
+    assert run_id(plain) == run_id(config_from({})) and "start_from" not in identity(plain)
+    assert identity(started)["start_from"] == "0123456789ab" and run_id(started) != run_id(plain) and from_json(identity(started) | dict(train=vars(plain.train))) == started
+    for wrong in ("0123", "0123456789AB", "best"):
+        with pytest.raises(ValueError, match=f"start_from must be the whole id of a run, twelve hexadecimal digits, not '{wrong}'"):
+            config_from(dict(start_from=wrong))
 
 
 def test_a_config_of_another_version_is_refused():

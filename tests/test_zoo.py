@@ -12,8 +12,9 @@ from inrformer.data import INRDataset, store_dataset
 from inrformer.fitting import init_from_seeds
 from inrformer.images import load_images
 from inrformer.inr import INR, INRSpec, init_inr, twin
+from inrformer.objectives.adapt import DOMAINS, Adapt, AdaptConfig, _undoing, corrupted
 from inrformer.objectives.regress import Regress, agreement, weight_statistics
-from inrformer.reader import READERS, Reader
+from inrformer.reader import READERS, Reader, seed_parameters
 from inrformer.runs import run
 from inrformer.splits import Split
 from inrformer.symmetry import permute, random_permutation
@@ -149,3 +150,73 @@ def test_labels_that_are_no_accuracies_are_refused_before_anything_is_done(zoo, 
         task = Regress(classes=["2/5"])
         task.attach(READERS["mlp"](SPEC))
         task.meet(replace(split[:5], labels=torch.zeros(5, dtype=torch.long)))
+
+
+class Keeps(Reader):
+    "Edits nothing."
+
+    def edit(self, inr):
+        return inr
+
+
+def test_domains_change_images_as_they_say(images):
+    held = images[1]
+    changed = {name: corrupted(held, name) for name in DOMAINS}
+    for name, some in changed.items():
+        assert some.images.shape == held.images.shape and 0 <= some.images.min() and some.images.max() <= 1 and some.name == f"digits-{name}"
+        assert torch.equal(some.labels, held.labels) and (some.images - held.images).abs().mean() > 0.05
+        assert torch.equal(some.images, corrupted(held, name).images)
+    assert torch.equal(changed["occlude"].images[:, :, 4:], held.images[:, :, 4:]) and changed["occlude"].images[:, :, :4].min() == 1
+    twice = corrupted(changed["rotate"], "rotate").images
+    assert (twice - held.images.rot90(1, (1, 2))).abs().mean() < 0.6 * (twice - held.images.rot90(-1, (1, 2))).abs().mean(), "two eighths are a quarter"
+
+
+def test_what_does_nothing_scores_as_no_adaptation_and_a_linear_map_helps(zoo, images):
+    good = fit_classifiers(images[0], SPEC, draw_recipes(10, steps=(80, 80), rates=(1e-2, 2e-2), shares=(300, 300)))
+    task, split = Adapt(AdaptConfig(domain="rotate")), replace(zoo.split("test")[:10], inr=good)
+    score = task.score(task.outputs(Keeps(SPEC), split), split)
+    held = corrupted(load_images("digits", "test"), "rotate")
+    assert score["accuracy"] == score["unadapted_accuracy"] == pytest.approx(right(split.inr, held).float().mean().item())
+    plain = right(split.inr, load_images("digits", "test")).float().mean().item()
+    assert score["accuracy"] < plain - 0.2 and abs(score["undone_accuracy"] - plain) < 0.1
+
+
+def test_the_linear_map_stands_in_the_weights(zoo):
+    inr = zoo.split("test").inr[:3].to(torch.float64)
+    matrix, shift = _undoing("digits", "blur")
+    x = torch.rand(5, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    task = Adapt(AdaptConfig(domain="blur"))
+    assert torch.allclose(task.undone(inr)(x), inr(x @ matrix.T + shift)) and not torch.allclose(task.undone(inr)(x), inr(x), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["dws", "nfn_np", "inrformer"])
+def test_an_adaptation_begins_at_the_identity_and_goes_down(zoo, name):
+    choices = dict(dws=dict(dim=2, depth=1), nfn_np=dict(dim=4), inrformer=dict(query=1, hint=1, depth=1, dim=8, edge_dim=8, heads=2, features=4))[name]
+    task, split = Adapt(AdaptConfig(domain_batch=16)), zoo.split("train")[:8]
+    reader = seed_parameters(task.attach(READERS[name](SPEC, READERS[name].Config(**choices))), 0)
+    assert torch.allclose(reader.eval().edit(split.inr).flat(), split.inr.flat(), atol=1e-6)
+    optimiser, losses, drawn = torch.optim.Adam(reader.train().parameters(), lr=3e-3), [], task.draw(reader, split, torch.Generator().manual_seed(0))
+    assert drawn.shape == (8, 16)
+    for _ in range(8):
+        losses.append(task.loss(reader, split, drawn)["cross_entropy"])
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    entropy, _ = task.tried(split.inr, task.images("train"), drawn)
+    assert losses[0].item() == pytest.approx(entropy.mean(dim=1).sum().item(), rel=1e-4) and losses[-1] < losses[0]
+
+
+def test_a_run_adapts_unseen_classifiers_to_unseen_images(zoo, tmp_path):
+    made = run(dict(data=str(zoo.folder), objective="adapt", reader="dws", dim=2, depth=1, heads=0, epochs=3, batch_size=8, lr=1e-2, val_parts=4, domain_batch=32), out=tmp_path)
+    assert made.summary["test_accuracy"] > made.summary["test_unadapted_accuracy"] and {"val_undone_accuracy", "test_cross_entropy"} <= set(made.summary)
+    assert made.model.edit(zoo.split("test").inr).spec == SPEC
+    json.dumps(made.summary, allow_nan=False)
+
+
+def test_what_cannot_be_adapted_is_refused(zoo):
+    with pytest.raises(ValueError, match=r"mlp gives no network for a network; \['dws', .* do"):
+        config_from(dict(data=str(zoo.folder), objective="adapt", reader="mlp"))
+    with pytest.raises(ValueError, match="are no classifiers of Images.*digits-rotate.* have 64 pixels and 10 classes"):
+        config_from(dict(objective="adapt", reader="dws"))
+    with pytest.raises(ValueError, match="domain must be one of"):
+        config_from(dict(data=str(zoo.folder), objective="adapt", reader="dws", domain="snow"))

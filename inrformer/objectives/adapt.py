@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from fastcore.basics import patch
 from jaxtyping import Float, Int
+from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from ..images import Images, load_images
@@ -26,7 +27,7 @@ from ..reader import READERS, Reader
 from ..splits import Split
 from ..zoo import check_classifiers, points_of
 
-# %% ../../nbs/objectives/adapt.ipynb #065b84a7
+# %% ../../nbs/objectives/adapt.ipynb #4c889c83
 def _rotated(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     "Turned by an eighth, black where nothing is known."
     c, s = math.cos(math.pi / 4), math.sin(math.pi / 4)
@@ -46,7 +47,7 @@ def _occluded(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     image[..., : image.shape[3] // 2] = 1
     return image
 
-# %% ../../nbs/objectives/adapt.ipynb #2f0371c0
+# %% ../../nbs/objectives/adapt.ipynb #c32aee50
 DOMAINS: dict[str, Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b c h w"]]] = dict(
     rotate=_rotated,
     noise=_noisy,
@@ -60,7 +61,7 @@ def corrupted(images: Images, domain: str) -> Images:
     changed = DOMAINS[domain](rearrange(images.images, "n h w c -> n c h w"))
     return replace(images, images=rearrange(changed, "n c h w -> n h w c"), name=f"{images.name}-{domain}")
 
-# %% ../../nbs/objectives/adapt.ipynb #4c889c83
+# %% ../../nbs/objectives/adapt.ipynb #1e54484d
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig(ObjectiveConfig):
     "To what classifiers are adapted."
@@ -93,7 +94,7 @@ def images(self: Adapt, split: str) -> Images:
     "The images of the domain: those that train, or those that test."
     return _images(self.config.domain_images, split, self.config.domain)
 
-# %% ../../nbs/objectives/adapt.ipynb #c32aee50
+# %% ../../nbs/objectives/adapt.ipynb #44bedd17
 @patch
 def attach(self: Adapt, reader: Reader) -> Reader:
     "Start at the identity. Raises ValueError for a reader that gives no networks, and for networks that do not classify these images."
@@ -106,7 +107,7 @@ def attach(self: Adapt, reader: Reader) -> Reader:
             part.reset_parameters()
     return reader
 
-# %% ../../nbs/objectives/adapt.ipynb #d6a93deb
+# %% ../../nbs/objectives/adapt.ipynb #a71d64e7
 @patch
 def tried(self: Adapt, inr: INR, images: Images, picks: Int[Tensor, "b q"]) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q"]]:
     "Of every classifier and each of the images picked for it: the cross-entropy, and 1 where it is right."
@@ -127,21 +128,41 @@ def loss(self: Adapt, reader: Reader, split: Split, drawn: Int[Tensor, "b q"]) -
     entropy, _ = self.tried(reader.edit(split.inr), self.images("train"), drawn.to(split.inr.device))
     return dict(cross_entropy=entropy.mean(dim=1).sum())
 
-# %% ../../nbs/objectives/adapt.ipynb #4592ff03
+# %% ../../nbs/objectives/adapt.ipynb #b91cca89
+@cache
+def _undoing(source: str, domain: str) -> tuple[Float[Tensor, "p p"], Float[Tensor, "p"]]:
+    "The matrix and the shift of pixels that bring training images of a domain nearest to what they were, by ridge regression."
+    plain = load_images(source, "train")
+    x, y = (points_of(images).double() for images in (corrupted(plain, domain), plain))
+    fitted = Ridge().fit(x.numpy(), y.numpy())
+    return torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
+
+
+@patch
+def undone(self: Adapt, inr: INR) -> INR:
+    "The classifiers behind a linear map of pixels that undoes what it can: the same for all, and exact in the weights that read the pixels."
+    matrix, shift = (t.to(inr.tensors[0]) for t in _undoing(self.config.domain_images, self.config.domain))
+    named = inr.named
+    for p in inr.spec.matrices:
+        if p.inn == 0:
+            named |= {p.name: inr.named[p.name] @ matrix, p.shift: named[p.shift] + inr.named[p.name] @ shift}
+    return INR(tuple(named.values()), inr.spec)
+
+# %% ../../nbs/objectives/adapt.ipynb #6ca75880
 @patch
 def outputs(self: Adapt, reader: Reader, split: Split) -> Float[Tensor, "b 4"]:
-    "Of every classifier, on the test images of the domain: cross-entropy and accuracy once edited, then both as it was."
-    images = self.images("test")
+    "Of every classifier, on the test images of the domain: its cross-entropy once edited, and its accuracy edited, as it was, and behind the linear map."
+    images, found = self.images("test"), []
     picks = torch.arange(len(images), device=split.inr.device).expand(len(split), -1)
-    edited, plain = (self.tried(inr, images, picks) for inr in (reader.edit(split.inr), split.inr))
-    return torch.stack([t.mean(dim=1).float() for t in (*edited, *plain)], dim=1)
+    for inr in (reader.edit(split.inr), split.inr, self.undone(split.inr)):
+        found.append([t.mean(dim=1).float() for t in self.tried(inr, images, picks)])
+    return torch.stack([found[0][0], *(right for _, right in found)], dim=1)
 
 
 @patch
 def score(self: Adapt, outputs: Float[Tensor, "b 4"], split: Split) -> dict[str, float]:
-    "`accuracy` and `cross_entropy` of the edited classifiers, `unadapted_accuracy` and `unadapted_cross_entropy` of the same as they were; means over classifiers."
-    entropy, right, entropy_before, right_before = outputs.double().mean(dim=0).tolist()
-    return dict(accuracy=right, cross_entropy=entropy, unadapted_accuracy=right_before, unadapted_cross_entropy=entropy_before)
+    "Means over classifiers: `cross_entropy` and `accuracy` of the edited ones, `unadapted_accuracy` of them as they were, and `undone_accuracy` of them behind the linear map."
+    return dict(zip(("cross_entropy", "accuracy", "unadapted_accuracy", "undone_accuracy"), outputs.double().mean(dim=0).tolist()))
 
 
 OBJECTIVE = Adapt

@@ -142,8 +142,14 @@ def config_from(values: dict[str, Any]) -> RunConfig:
 
 def _rehearse(cfg: RunConfig) -> None:
     "Make the reader and one move of a network at its start: what cannot work is refused before anything is fitted."
-    spec = _spec(cfg.fit) if cfg.fit else INRSpec.from_json(json.dumps(read_card(cfg.inputs.data)["spec"]))
-    _try(cfg.reader, spec, cfg.architecture, cfg.objective, cfg.task, cfg.train.augment)
+    spec, classes = (_spec(cfg.fit), ("one class", "another")) if cfg.fit else _stored(cfg.inputs.data)
+    _try(cfg.reader, spec, cfg.architecture, cfg.objective, cfg.task, classes, cfg.train.augment)
+
+
+def _stored(folder: str) -> tuple[INRSpec, tuple[str, ...]]:
+    "The spec and the classes of a folder of INRs."
+    card = read_card(folder)
+    return INRSpec.from_json(json.dumps(card["spec"])), tuple(card["classes"])
 
 
 @cache
@@ -152,9 +158,9 @@ def _spec(fit: Fit) -> INRSpec:
 
 
 @cache
-def _try(reader: str, spec: INRSpec, architecture: ReaderConfig, objective: str, task: ObjectiveConfig, moves: str) -> None:
+def _try(reader: str, spec: INRSpec, architecture: ReaderConfig, objective: str, task: ObjectiveConfig, classes: tuple[str, ...], moves: str) -> None:
     "What a rehearsal makes, once for each that there is."
-    OBJECTIVES[objective](task, ("a", "b")).attach(READERS[reader](spec, architecture))
+    OBJECTIVES[objective](task, classes).attach(READERS[reader](spec, architecture))
     if AUGMENTATIONS[moves]:
         augment(init_inr(spec, 1), **AUGMENTATIONS[moves])
 

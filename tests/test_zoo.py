@@ -1,0 +1,222 @@
+"Zoos of classifiers: how they are fitted and kept, and what is learned from them: their accuracy, and their adaptation."
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from inrformer.config import config_from
+from inrformer.data import INRDataset, store_dataset
+from inrformer.fitting import init_from_seeds
+from inrformer.images import load_images
+from inrformer.inr import INR, INRSpec, init_inr, twin
+from inrformer.objectives.adapt import DOMAINS, Adapt, AdaptConfig, _undoing, corrupted
+from inrformer.objectives.regress import Regress, agreement, weight_statistics
+from inrformer.reader import READERS, Reader, seed_parameters
+from inrformer.runs import run
+from inrformer.splits import Split
+from inrformer.symmetry import permute, random_permutation
+from inrformer.zoo import build_zoo, draw_recipes, fit_classifiers, read_accuracies, right
+
+SPEC = INRSpec(widths=(64, 8, 10), kind="perceptron")
+HOW = dict(steps=(2, 40), rates=(3e-3, 3e-2), shares=(20, 300))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_images("digits", "train", 300), load_images("digits", "test", 90)
+
+
+@pytest.fixture(scope="module")
+def zoo(images, tmp_path_factory) -> INRDataset:
+    return build_zoo(tmp_path_factory.mktemp("zoo"), *images, SPEC, (60, 20), **HOW)
+
+
+def test_every_classifier_is_fitted_by_its_own_recipe(images):
+    "Alone with PyTorch's Adam, each comes to the same weights: its steps, its rate, its one image."
+    x, y = images[0].images[:2].flatten(1) * 2 - 1, images[0].labels[:2]
+    recipes = replace(draw_recipes(4, steps=(1, 15), rates=(1e-3, 3e-2), shares=(1, 1)), steps=torch.tensor([1, 15, 3, 8]))
+    fitted, ends = fit_classifiers(images[0][:2], SPEC, recipes, batch=2).flat(), []
+    for image in range(2):
+        for k, row in enumerate(init_from_seeds(SPEC, recipes.seeds).flat()):
+            row = row[None].clone().requires_grad_()
+            adam = torch.optim.Adam([row], lr=recipes.rates[k].item())
+            for _ in range(recipes.steps[k]):
+                adam.zero_grad()
+                F.cross_entropy(INR.from_flat(row, SPEC)(x[image : image + 1])[0], y[image : image + 1]).backward()
+                adam.step()
+            ends.append(row.detach()[0])
+    nearest = torch.minimum(*((fitted - torch.stack(some)).abs().amax(dim=1) for some in (ends[:4], ends[4:])))
+    assert nearest.max() < 1e-3
+
+
+def test_a_classifier_sees_its_own_share_alone(images):
+    "With more images to choose from, of which none may be seen, a fit is as it was; and more steps and images make better classifiers."
+    few, many = (draw_recipes(20, steps=(s, s), rates=(1e-2, 1e-2), shares=(n, n)) for s, n in ((3, 10), (60, 300)))
+    bad, good = (right(fit_classifiers(images[0], SPEC, recipes), images[1]).float().mean(dim=1) for recipes in (few, many))
+    assert bad.mean() < 0.5 < 0.8 < good.mean()
+    lone = draw_recipes(3, steps=(200, 200), rates=(3e-2, 3e-2), shares=(1, 1))
+    known = right(fit_classifiers(images[0], SPEC, lone), images[0])
+    assert ((known.sum(dim=1) > 0) & (known.float().mean(dim=1) < 0.25)).all(), "who knows one image says its class of every image"
+
+
+def test_a_zoo_is_a_data_set_that_knows_accuracies(zoo, images):
+    zoo.verify()
+    for name, n in (("train", 60), ("test", 20)):
+        split = zoo.split(name)
+        assert len(split) == n and torch.equal(read_accuracies(zoo.card["classes"])[split.labels], right(split.inr, images[1]).float().mean(dim=1))
+    assert len(set(zoo.split("train").init_seeds.tolist() + zoo.split("test").init_seeds.tolist())) == 80
+    assert zoo.split("train").labels.unique().numel() > 10
+    again = build_zoo(zoo.folder, *images, SPEC, (60, 20), **HOW)
+    assert again.digest == zoo.digest
+
+
+def test_what_makes_no_zoo_is_refused(images, tmp_path):
+    training, held = images
+    refused = [
+        (dict(training=training[training.labels == 3]), "are of one class"),
+        (dict(spec=INRSpec(widths=(2, 8, 10))), r"are no classifiers of Images\('digits'.*64 pixels and 10 classes"),
+        (dict(spec=INRSpec(widths=(64, 8, 9), kind="perceptron")), "are no classifiers"),
+        (dict(held=training[:7]), "7 of the held-out images are among those that train"),
+        (dict(shares=(20, 999)), "images, and there are 300"),
+        (dict(steps=(0, 9)), "steps must go from a positive number"),
+    ]
+    for change, said in refused:
+        arguments = dict(training=training, held=held, spec=SPEC, sizes=(40, 2)) | HOW | change
+        with pytest.raises(ValueError, match=said):
+            build_zoo(tmp_path / "none", **arguments)
+    assert not (tmp_path / "none").exists()
+
+
+def test_accuracies_are_shares_and_nothing_else():
+    assert read_accuracies(["0/8", "3/8", "8/8"]).tolist() == [0, 0.375, 1]
+    for classes in ((), "0123456789", ["cat"], ["1/0"], ["3/8", "dog"]):
+        with pytest.raises(ValueError, match="are no accuracies"):
+            read_accuracies(classes)
+
+
+def test_statistics_of_weights_know_no_order():
+    inr = init_inr(SPEC, 5, generator=torch.Generator().manual_seed(0)).to(torch.float64)
+    moved = permute(inr, random_permutation(SPEC, 5, generator=torch.Generator().manual_seed(1)))
+    assert torch.allclose(weight_statistics(inr), weight_statistics(moved)) and weight_statistics(inr).shape == (5, 28)
+    assert not torch.allclose(weight_statistics(inr), weight_statistics(twin(inr, generator=torch.Generator().manual_seed(2))), atol=1e-2)
+
+
+def test_agreement_is_of_order_and_of_numbers():
+    known = torch.tensor([0.1, 0.4, 0.3, 0.9])
+    assert agreement(known, known) == pytest.approx(dict(tau=1, spearman=1, r2=1))
+    assert agreement(-known, known)["tau"] == pytest.approx(-1) and agreement(known**3, known)["spearman"] == pytest.approx(1)
+    assert agreement(torch.full((4,), 0.5), known)["tau"] == 0
+    assert agreement(torch.tensor([0.1, 0.3, 0.4, 0.9]), known)["tau"] == pytest.approx(4 / 6)
+
+
+def test_the_loss_of_accuracies_is_least_at_the_accuracies(zoo):
+    task, split = Regress(classes=zoo.card["classes"]), zoo.split("test")
+    known = task.known(split).clamp(0.01, 0.99)
+
+    class Says(Reader):
+        def forward(self, inr, points=None):
+            return self.says[:, None]
+
+    reader = Says(SPEC)
+    losses = []
+    for off in (-0.5, 0.0, 0.5):
+        reader.says = known.logit() + off
+        losses.append(task.loss(reader, split, None)["cross_entropy"].item())
+    assert losses[1] == min(losses) and losses[1] < losses[0] - 0.1
+    reader.says = known.logit()
+    score = task.score(task.outputs(reader, split), split)
+    assert score["tau"] > 0.999 and score["r2"] > 0.999 and set(score) == {"tau", "spearman", "r2"}
+
+
+def test_a_run_tells_accuracies_and_scores_its_baseline(zoo, tmp_path):
+    made = run(dict(data=str(zoo.folder), objective="regress", reader="deepsets", epochs=6, batch_size=16, val_parts=4), out=tmp_path)
+    assert made.summary["test_tau"] > 0.3 and made.summary["test_flat_tau"] > 0.3 and {"val_r2", "val_flat_spearman"} <= set(made.summary)
+    assert all(0 < said < 1 for said in made.record_parts["answers"]["test"]["answers"])
+    json.dumps(made.summary, allow_nan=False)
+
+
+def test_labels_that_are_no_accuracies_are_refused_before_anything_is_done(zoo, tmp_path):
+    with pytest.raises(ValueError, match="labels such as .* are no accuracies: needed is a data set of classifiers"):
+        config_from(dict(objective="regress", reader="mlp"))
+    split = zoo.split("train")
+    plain = Split(split.inr, split.labels % 2, split.ids, split.psnr, split.init_seeds)
+    named = store_dataset(tmp_path / "named", dict(train=plain[:10], test=plain[10:20]), images="x", classes=("cat", "dog"), image_range=(-1.0, 1.0), origin="here")
+    with pytest.raises(ValueError, match=r"labels such as \['cat', 'dog'\] are no accuracies"):
+        config_from(dict(data=str(named.folder), objective="regress", reader="mlp"))
+    with pytest.raises(ValueError, match="all 5 training classifiers have the accuracy 0.400, and there is nothing"):
+        task = Regress(classes=["2/5"])
+        task.attach(READERS["mlp"](SPEC))
+        task.meet(replace(split[:5], labels=torch.zeros(5, dtype=torch.long)))
+
+
+class Keeps(Reader):
+    "Edits nothing."
+
+    def edit(self, inr):
+        return inr
+
+
+def test_domains_change_images_as_they_say(images):
+    held = images[1]
+    changed = {name: corrupted(held, name) for name in DOMAINS}
+    for name, some in changed.items():
+        assert some.images.shape == held.images.shape and 0 <= some.images.min() and some.images.max() <= 1 and some.name == f"digits-{name}"
+        assert torch.equal(some.labels, held.labels) and (some.images - held.images).abs().mean() > 0.05
+        assert torch.equal(some.images, corrupted(held, name).images)
+    assert torch.equal(changed["occlude"].images[:, :, 4:], held.images[:, :, 4:]) and changed["occlude"].images[:, :, :4].min() == 1
+    twice = corrupted(changed["rotate"], "rotate").images
+    assert (twice - held.images.rot90(1, (1, 2))).abs().mean() < 0.6 * (twice - held.images.rot90(-1, (1, 2))).abs().mean(), "two eighths are a quarter"
+
+
+def test_what_does_nothing_scores_as_no_adaptation_and_a_linear_map_helps(zoo, images):
+    good = fit_classifiers(images[0], SPEC, draw_recipes(10, steps=(80, 80), rates=(1e-2, 2e-2), shares=(300, 300)))
+    task, split = Adapt(AdaptConfig(domain="rotate")), replace(zoo.split("test")[:10], inr=good)
+    score = task.score(task.outputs(Keeps(SPEC), split), split)
+    held = corrupted(load_images("digits", "test"), "rotate")
+    assert score["accuracy"] == score["unadapted_accuracy"] == pytest.approx(right(split.inr, held).float().mean().item())
+    plain = right(split.inr, load_images("digits", "test")).float().mean().item()
+    assert score["accuracy"] < plain - 0.2 and abs(score["undone_accuracy"] - plain) < 0.1
+
+
+def test_the_linear_map_stands_in_the_weights(zoo):
+    inr = zoo.split("test").inr[:3].to(torch.float64)
+    matrix, shift = _undoing("digits", "blur")
+    x = torch.rand(5, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    task = Adapt(AdaptConfig(domain="blur"))
+    assert torch.allclose(task.undone(inr)(x), inr(x @ matrix.T + shift)) and not torch.allclose(task.undone(inr)(x), inr(x), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["dws", "nfn_np", "inrformer"])
+def test_an_adaptation_begins_at_the_identity_and_goes_down(zoo, name):
+    choices = dict(dws=dict(dim=2, depth=1), nfn_np=dict(dim=4), inrformer=dict(query=1, hint=1, depth=1, dim=8, edge_dim=8, heads=2, features=4))[name]
+    task, split = Adapt(AdaptConfig(domain_batch=16)), zoo.split("train")[:8]
+    reader = seed_parameters(task.attach(READERS[name](SPEC, READERS[name].Config(**choices))), 0)
+    assert torch.allclose(reader.eval().edit(split.inr).flat(), split.inr.flat(), atol=1e-6)
+    optimiser, losses, drawn = torch.optim.Adam(reader.train().parameters(), lr=3e-3), [], task.draw(reader, split, torch.Generator().manual_seed(0))
+    assert drawn.shape == (8, 16)
+    for _ in range(8):
+        losses.append(task.loss(reader, split, drawn)["cross_entropy"])
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    entropy, _ = task.tried(split.inr, task.images("train"), drawn)
+    assert losses[0].item() == pytest.approx(entropy.mean(dim=1).sum().item(), rel=1e-4) and losses[-1] < losses[0]
+
+
+def test_a_run_adapts_unseen_classifiers_to_unseen_images(zoo, tmp_path):
+    made = run(dict(data=str(zoo.folder), objective="adapt", reader="dws", dim=2, depth=1, heads=0, epochs=3, batch_size=8, lr=1e-2, val_parts=4, domain_batch=32), out=tmp_path)
+    assert made.summary["test_accuracy"] > made.summary["test_unadapted_accuracy"] and {"val_undone_accuracy", "test_cross_entropy"} <= set(made.summary)
+    assert made.model.edit(zoo.split("test").inr).spec == SPEC
+    json.dumps(made.summary, allow_nan=False)
+
+
+def test_what_cannot_be_adapted_is_refused(zoo):
+    with pytest.raises(ValueError, match=r"mlp gives no network for a network; \['dws', .* do"):
+        config_from(dict(data=str(zoo.folder), objective="adapt", reader="mlp"))
+    with pytest.raises(ValueError, match="are no classifiers of Images.*digits-rotate.* have 64 pixels and 10 classes"):
+        config_from(dict(objective="adapt", reader="dws"))
+    with pytest.raises(ValueError, match="domain must be one of"):
+        config_from(dict(data=str(zoo.folder), objective="adapt", reader="dws", domain="snow"))

@@ -367,6 +367,8 @@ def take(self: Picker, scene: Scene) -> None:
 @patch
 def tell(self: Picker) -> str:
     names, label = self.scene.reader.classes, self.scene.label
+    if not names:
+        return f"This model was not trained to name what an INR shows. <small>{html.escape(self.scene.about)}</small>"
     said = logits_of(self.scene.reader, self.scene.inr)[0].softmax(dim=0)
     guess = int(said.argmax())
     verdict = ": an image of your own" if label is None else ", which is right" if guess == label else f", which is wrong: it is {names[label]}"

@@ -170,6 +170,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.editing.Learning.__init__': ('editing.html#learning.__init__', 'inrformer/editing.py'),
                                    'inrformer.editing.Learning.advance': ('editing.html#learning.advance', 'inrformer/editing.py'),
                                    'inrformer.editing.Partly': ('editing.html#partly', 'inrformer/editing.py'),
+                                   'inrformer.editing.Partly.__init__': ('editing.html#partly.__init__', 'inrformer/editing.py'),
                                    'inrformer.editing.Partly.edit': ('editing.html#partly.edit', 'inrformer/editing.py'),
                                    'inrformer.editing._picture_of': ('editing.html#_picture_of', 'inrformer/editing.py'),
                                    'inrformer.editing.score': ('editing.html#score', 'inrformer/editing.py')},

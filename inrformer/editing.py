@@ -8,7 +8,7 @@ __all__ = ['STEPS', 'Partly', 'score', 'Learning', 'EditBench']
 # %% ../nbs/20h_editing.ipynb #ed200004
 import asyncio
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, count, islice
 from typing import Any
 
@@ -30,19 +30,23 @@ from .training import Train, batches, make_optimizer, schedule
 from .widgets import Chart, Panel, opened_reader
 
 # %% ../nbs/20h_editing.ipynb #ed200007
-@dataclass(frozen=True, eq=False)
-class Partly:
+class Partly(Reader):
     "An editor that goes a part of the way, in weights."
 
-    whole: Reader  # gives an INR for an INR
-    strength: float  # 0 for nothing, 1 for all of it
+    def __init__(
+        self,
+        whole: Reader,  # gives an INR for an INR
+        strength: float,  # 0 for nothing, 1 for all of it
+    ):
+        super().__init__(whole.spec)
+        self.whole, self.strength = whole, strength
 
     def edit(self, inr: INR) -> INR:
         "The INRs at W + t (edit(W) - W)."
         return INR.from_flat(torch.lerp(inr.flat(), self.whole.edit(inr).flat(), self.strength), inr.spec)
 
 
-def score(task: Edit, editor: Reader | Partly, split: Split) -> dict[str, float]:
+def score(task: Edit, editor: Reader, split: Split) -> dict[str, float]:
     "What `Edit.score` says of an editor, in float64."
     split = replace(split, inr=split.inr.to(torch.float64))
     with torch.no_grad():
@@ -172,9 +176,9 @@ def _go(self: EditBench) -> None:
 @patch
 async def _train(self: EditBench, learning: Learning) -> None:
     while self._learning is learning and self.run.value and learning.steps < STEPS:
-        await asyncio.sleep(0.03)
         with self._excused():
             self.learn(learning.steps + 10)
+        await asyncio.sleep(0.03)
 
 # %% ../nbs/20h_editing.ipynb #ed200019
 @patch

@@ -95,7 +95,7 @@ def _figure(
         traces += [dict(trace, xaxis=f"x{name}", yaxis=f"y{name}") for trace in plot.traces]
         notes.append(_title(plot, place))
     notes = [dict(font=dict(size=13)) | note for note in notes if note["text"]]
-    return go.Figure(dict(data=traces, layout=_look(alt, height) | axes | dict(annotations=notes) | layout))
+    return go.Figure(dict(data=traces, layout=_look(alt, height) | axes | dict(annotations=notes) | layout), _validate=False)
 
 # %% ../nbs/19_figures.ipynb #c65c9d97
 def _look(alt: str, height: int) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _KINDS = dict(zip(LESSONS, (ShowBench, PermuteBench, EquivarianceBench, ReadersB
 _FOLLOW = (EquivarianceBench, ReadersBench, AttentionBench, EditBench)  # the permutation
 
 # %% ../nbs/20e_app.ipynb #f2e71fbc
-_NARROW = "<style>.inrformer-tabs .lm-TabBar-tab { flex: 0 1 auto; min-width: 0; padding: 0 8px }</style>"  # eleven tabs need their room
+_NARROW = "<style>.inrformer-tabs .lm-TabBar-tab { flex: 0 1 auto !important; min-width: 0; padding: 0 8px !important }</style>"  # eleven tabs need their room
 
 
 class Workbench(ui.VBox):

@@ -21,7 +21,7 @@ from torch import nn
 
 from .figures import blank, fig_edit, fig_learning, number
 from .inr import INR, Statistics
-from .inspection import TOLERANCE, Change, Scene, editors_beside, exact, render
+from .inspection import TOLERANCE, Change, Scene, editors_beside, exact, fewest_transpositions, render
 from .objectives.edit import EDITS, Edit
 from .reader import READERS, Reader, seed_parameters
 from .splits import Split
@@ -63,6 +63,8 @@ class Learning:
     def __init__(self, task: Edit, split: Split):
         kind, sixth = READERS["nfn_hnp"], len(split) // 6
         self.task, self.held, self.known, self.steps, self.curve = task, split[:sixth], split[sixth:], 0, []
+        if not sixth:
+            raise ValueError(f"an editor learns from at least 6 INRs, of which one measures it, and not from {len(split)}")
         statistics = Statistics.of(self.known.inr)
         self._reader = seed_parameters(task.attach(kind(split.inr.spec, kind.Config(dim=16), statistics)), 0)
         self._optimizer = make_optimizer(self._reader, lr=_RECIPE.lr, weight_decay=_RECIPE.weight_decay)
@@ -247,6 +249,8 @@ def _said(self: EditBench, here: dict[str, float]) -> str:
 def _order(self: EditBench) -> str:
     "Is the edit of the permuted INR the permuted edit?"
     change = self.change
+    if not fewest_transpositions(change.perm) and not change.twisted:
+        return "Permute something, and the edit goes along."
     error = relative_error(self.edited, permute(Partly(self._whole, self.strength.value).edit(change.before), change.perm))
     if error <= TOLERANCE:
         return f"The edit of the permuted INR is the permuted edit, to {number(error)}."

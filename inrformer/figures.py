@@ -109,7 +109,7 @@ def _look(alt: str, height: int) -> dict[str, Any]:
 
 def blank() -> go.Figure:
     "A figure of nothing, for when there is nothing to show."
-    return _figure([_Plot([])], "Nothing to show.", 60)
+    return _figure([_Plot([], x=dict(visible=False), y=dict(visible=False))], "Nothing to show.", 60)
 
 # %% ../nbs/19_figures.ipynb #c3317386
 def _bar(title: str, **place: Any) -> dict[str, Any]:
@@ -374,7 +374,7 @@ def _columns(values: dict[str, Float[Tensor, "classes"]], classes: tuple[str, ..
     "Bars for every class, side by side for everything that was read; the second is hatched."
     return [
         dict(type="bar", x=list(range(len(classes))), y=column.tolist(), name=name, legendgroup=name, showlegend=legend, marker=dict(color=colour, pattern=dict(shape=shape, solidity=0.3, fillmode="overlay")),
-             customdata=list(classes), hovertemplate="%{customdata}: %{y:.3g}<extra>" + name + "</extra>")
+             customdata=list(classes), hovertemplate=name + ", %{customdata}: %{y:.3g}<extra></extra>")
         for (name, column), colour, shape in zip(values.items(), (_BLUE, _ORANGE), ("", "/"))
     ]
 

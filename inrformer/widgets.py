@@ -98,10 +98,11 @@ async function render({ model, el }) {
     model.save_changes();
   }
   function point({ points: [at] }) {
-    const mine = el.data.map((trace, k) => k).filter((k) => (el.data[k].xaxis ?? "x") === (at.data.xaxis ?? "x"));
+    const traces = el._fullData;  // el.data has numbers as they were sent, which is packed
+    const mine = traces.map((trace, k) => k).filter((k) => traces[k].xaxis === at.fullData.xaxis);
     const held = mine.at(-1);
-    if (el.data[held].name !== "held") return;
-    Plotly.restyle(el, at.fullData.mode === "markers+text" && at.hovered !== false ? ending(mine.map((k) => el.data[k]), at) : { x: [[]], y: [[]] }, [held]);
+    if (traces[held].name !== "held") return;
+    Plotly.restyle(el, at.fullData.mode === "markers+text" && at.hovered !== false ? ending(mine.map((k) => traces[k]), at) : { x: [[]], y: [[]] }, [held]);
   }
   async function draw() {
     if (!width) return;

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import ipywidgets as ui
 from fastcore.basics import patch
 
+from .editing import EditBench
 from .inspection import Source
 from .gallery import Gallery
 from .own import OwnBench
@@ -30,12 +31,13 @@ LESSONS = {
     "two INRs": "One image, two networks. Alike in what they show, are they alike in their weights? And does a model that reads weights see that they are one image?",
     "gallery": "Which images are hard? Every test INR and what a reader says of it.",
     "touch": "A permutation moves weights and nothing else. Here the weights themselves change, and the image and the answer with them.",
+    "edit": "To edit an image by its weights, and never touch a pixel. An editor learns which weights show the edit, and the slider goes as far as you like.",
 }
-_KINDS = dict(zip(LESSONS, (ShowBench, PermuteBench, EquivarianceBench, ReadersBench, AttentionBench, CropBench, OwnBench, PairBench, Gallery, TouchBench)))
-_FOLLOW = (EquivarianceBench, ReadersBench, AttentionBench)  # the permutation
+_KINDS = dict(zip(LESSONS, (ShowBench, PermuteBench, EquivarianceBench, ReadersBench, AttentionBench, CropBench, OwnBench, PairBench, Gallery, TouchBench, EditBench)))
+_FOLLOW = (EquivarianceBench, ReadersBench, AttentionBench, EditBench)  # the permutation
 
 # %% ../nbs/20e_app.ipynb #f2e71fbc
-_NARROW = "<style>.inrformer-tabs .lm-TabBar-tab { flex: 0 1 auto; min-width: 0; padding: 0 8px }</style>"  # ten tabs need their room
+_NARROW = "<style>.inrformer-tabs .lm-TabBar-tab { flex: 0 1 auto !important; min-width: 0; padding: 0 8px !important }</style>"  # eleven tabs need their room
 
 
 class Workbench(ui.VBox):
@@ -78,7 +80,7 @@ def _look(self: Workbench) -> None:
 # %% ../nbs/20e_app.ipynb #50fef73f
 @patch
 def as_code(self: Workbench) -> str:
-    "The lines that make the present state: model, image, start, permutation and tab."
+    "The lines that make the present state: model, image, start, permutation, edits and tab."
     picker, permute = self.picker, self.panels.get("permute")
     lines = ["import torch", "", "from inrformer.app import Workbench", "from inrformer.symmetry import Permutation", "", "bench = Workbench()", f"bench.picker.source.value = {picker.source.value!r}",
              f"bench.picker.image.value, bench.picker.start.value = {picker.image.value}, {picker.start.value}"]
@@ -86,6 +88,7 @@ def as_code(self: Workbench) -> str:
         orders = ", ".join(f"torch.tensor({index.tolist()})" for index in permute.perm.indices)
         ticked = [f'bench.panels["permute"].twins[{name!r}].value = True' for name, tick in permute.twins.items() if tick.value]
         lines += [f'bench.go("permute").act(Permutation(({orders},)))', *ticked]
+    lines += self.panels["edit"].as_code() if "edit" in self.panels else []
     return "\n".join([*lines, f"bench.go({list(LESSONS)[self.tabs.selected_index]!r})", "bench"])
 
 # %% ../nbs/20e_app.ipynb #e6fa6b09
@@ -96,6 +99,8 @@ def panel(self: Workbench, name: str) -> Panel:
         scene, kind = self.picker.scene, _KINDS[name]
         leader, trait = (self.panel("permute"), "change") if kind in _FOLLOW else (self.picker, "scene")
         self.panels[name] = self._source_panel(kind) if kind in (OwnBench, Gallery) else kind(scene.inr, scene.reader).follow(leader, trait)
+        if kind is EditBench:
+            self.panels[name].observe(lambda edited: self.picker.take(edited.new), "kept")
     return self.panels[name]
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MANY', 'blank', 'number', 'fig_fit', 'layer_names', 'fig_network', 'fig_networks', 'fig_weights', 'fig_change',
            'fig_errors', 'fig_classes', 'fig_accuracy', 'fig_attention', 'fig_crop', 'fig_progress', 'fig_line',
-           'fig_strips', 'fig_gallery', 'examples', 'write_figures']
+           'fig_strips', 'fig_learning', 'fig_edit', 'fig_gallery', 'examples', 'write_figures']
 
 # %% ../nbs/19_figures.ipynb #589706b7
 import base64
@@ -95,7 +95,7 @@ def _figure(
         traces += [dict(trace, xaxis=f"x{name}", yaxis=f"y{name}") for trace in plot.traces]
         notes.append(_title(plot, place))
     notes = [dict(font=dict(size=13)) | note for note in notes if note["text"]]
-    return go.Figure(dict(data=traces, layout=_look(alt, height) | axes | dict(annotations=notes) | layout))
+    return go.Figure(dict(data=traces, layout=_look(alt, height) | axes | dict(annotations=notes) | layout), _validate=False)
 
 # %% ../nbs/19_figures.ipynb #c65c9d97
 def _look(alt: str, height: int) -> dict[str, Any]:
@@ -103,13 +103,13 @@ def _look(alt: str, height: int) -> dict[str, Any]:
     clear = "rgba(0,0,0,0)"
     return dict(
         height=height, margin=dict(l=10, r=10, t=34, b=10), paper_bgcolor=clear, plot_bgcolor=clear, font=dict(color=_GREY, size=12), meta=dict(alt=alt),
-        template=go.layout.Template(), dragmode=False, legend=dict(orientation="h", y=-0.2, yanchor="top", x=1, xanchor="right"),
+        hoverlabel=dict(bgcolor="#eeeeee", font=dict(color="black")), template=go.layout.Template(), dragmode=False, legend=dict(orientation="h", y=-0.2, yanchor="top", x=1, xanchor="right"),
     )
 
 
 def blank() -> go.Figure:
     "A figure of nothing, for when there is nothing to show."
-    return _figure([_Plot([])], "Nothing to show.", 60)
+    return _figure([_Plot([], x=dict(visible=False), y=dict(visible=False))], "Nothing to show.", 60)
 
 # %% ../nbs/19_figures.ipynb #c3317386
 def _bar(title: str, **place: Any) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _nodes(inr: INR, l: int, spot: tuple[np.ndarray, np.ndarray], names: list[st
     colours = dict(color=vectors[0] if vectors else np.zeros(len(x)), cmid=0, colorscale=[[0, _BLUE], [0.5, "#d9d9d9"], [1, _VERMILLION]], line=dict(width=1, color=_GREY))
     label = dict(size=9, color="black") if most <= MANY else dict(size=9)
     return dict(type="scatter", x=x, y=y, mode="markers+text", marker=dict(size=size, **colours), showlegend=False, text=names if few else _sparse(names), textfont=label,
-                textposition="middle center" if most <= MANY else "middle left", hovertext=_tips(inr, l, names), hoverinfo="text", hoverlabel=dict(font=dict(color="black"), bgcolor="#eeeeee"),
+                textposition="middle center" if most <= MANY else "middle left", hovertext=_tips(inr, l, names), hoverinfo="text",
                 customdata=np.stack([np.full(len(x), l), np.arange(len(x))], axis=1))
 
 # %% ../nbs/19_figures.ipynb #c6f883ce
@@ -374,7 +374,7 @@ def _columns(values: dict[str, Float[Tensor, "classes"]], classes: tuple[str, ..
     "Bars for every class, side by side for everything that was read; the second is hatched."
     return [
         dict(type="bar", x=list(range(len(classes))), y=column.tolist(), name=name, legendgroup=name, showlegend=legend, marker=dict(color=colour, pattern=dict(shape=shape, solidity=0.3, fillmode="overlay")),
-             customdata=list(classes), hovertemplate="%{customdata}: %{y:.3g}<extra>" + name + "</extra>")
+             customdata=list(classes), hovertemplate=name + ", %{customdata}: %{y:.3g}<extra></extra>")
         for (name, column), colour, shape in zip(values.items(), (_BLUE, _ORANGE), ("", "/"))
     ]
 
@@ -496,6 +496,35 @@ def fig_strips(
     pictures = {f"{name}<br>{k / (count - 1):.2f}": _picture(image) for name, row in strips.items() for k, image in enumerate(row)}
     return _pictures(pictures, f"Images on the line between two INRs: {' and '.join(strips)}.", 60 + 130 * len(strips), columns=[1.0] * count, row_gap=0.22, margin=dict(l=10, r=10, t=44, b=10))
 
+# %% ../nbs/19_figures.ipynb #ed190002
+def fig_learning(
+    curve: list[tuple[int, float]],  # steps, and the share of the change that is made after them
+    steps: int,  # of the whole training
+    affine: float,  # the share that the best change of contrast and brightness makes
+) -> go.Figure:
+    "The share of an edit that an editor makes, so far."
+    at, made = (list(column) for column in zip(*curve))
+    line = dict(type="scatter", x=at, y=made, mode="lines", line=dict(color=_BLUE, width=2.5), showlegend=False, hovertemplate="%{y:.2f} after %{x}<extra></extra>")
+    x, y = (dict(title=dict(text=text, font=dict(size=12))) for text in ("steps", "share of the change"))
+    dots = dict(type="line", x0=0, x1=1, xref="paper", y0=affine, y1=affine, line=dict(color=_ORANGE, dash="dot", width=2))
+    note = dict(x=1, xref="paper", xanchor="right", y=affine, yanchor="top", text=f"contrast and brightness alone: {affine:.2f}", showarrow=False)
+    alt = f"The share of the change that an editor makes after {at[-1]} of {steps} steps, {made[-1]:.2f}; contrast and brightness alone make {affine:.2f}."
+    return _figure([_Plot([line], x=x | dict(range=[0, steps]), y=y | dict(range=[min(0.0, *made) - 0.02, 1.02]))], alt, 190, margin=dict(l=10, r=10, t=14, b=10), shapes=[dots], annotations=[note])
+
+# %% ../nbs/19_figures.ipynb #ed190003
+def fig_edit(
+    before: INR,  # b = 1
+    after: INR,  # with edited weights
+    wanted: Float[Tensor, "h w c"],  # the edit of what `before` shows, in [-1, 1]
+) -> go.Figure:
+    "What an INR shows, the edit wanted, and what the edited INR shows at the same points and at many."
+    h, w = wanted.shape[:2]
+    made = render(after, h, w)
+    pictures = {f"before, {h} × {w} points": render(before, h, w), "the edit wanted": wanted, "after": made, "after, 64 × 64 points": render(after, 64, 64)}
+    apart = number((made - wanted).abs().max().item())
+    alt = f"An INR's image before an edit, the edit wanted, and what the edited INR shows; the two differ by at most {apart} on a scale from -1 to 1."
+    return _pictures({title: _picture(image) for title, image in pictures.items()}, alt, 230)
+
 # %% ../nbs/19_figures.ipynb #c6655c43
 def fig_gallery(
     images: list[Float[Tensor, "h w c"]],  # in [-1, 1]
@@ -544,6 +573,7 @@ def _more_examples(scene: Scene) -> dict[str, go.Figure]:
     shown = {name: [render(x, 32, 32) for x in line] for name, line in lines.items()}
     losses = {name: torch.stack([(image - row[0]).square().mean() for image in row]) for name, row in shown.items()}
     return dict(fig_progress=fig_progress([(0, 6.0), (30, 22.0), (90, 45.9)], 90, scene.image, inr), fig_line=fig_line(losses), fig_strips=fig_strips(shown),
+                fig_learning=fig_learning([(0, 0.0), (20, 0.6), (50, 0.74), (300, 0.76)], 300, 0.63), fig_edit=fig_edit(inr, inr, render(inr, 16, 16)),
                 fig_gallery=fig_gallery([render(scene.test.inr[k : k + 1].to(torch.float64), 16, 16) for k in range(6)], list("abcdef"), [True] * 5 + [False]))
 
 # %% ../nbs/19_figures.ipynb #6b6e4e6c

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'render', 'walk', 'transposition', 'fewest_transpositions', 'ways_through', 'twins', 'exact', 'read',
            'logits_of', 'stage_errors', 'first_break', 'variant', 'answers', 'accuracies', 'attention', 'hint_at',
-           'crops', 'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources', 'readers_beside']
+           'crops', 'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources', 'readers_beside',
+           'editors_beside']
 
 # %% ../nbs/18_inspection.ipynb #02a53398
 import copy
@@ -31,6 +32,7 @@ from .images import load_images
 from .inr import INR, INRSpec, grid, grid_side, pixel_grid, twin
 from .kinds.siren import flip_signs, random_signs, random_turns, shift_phases
 from .layers import SlidingLayerAttention
+from .objective import ObjectiveConfig
 from .objectives.classify import accuracy
 from .reader import Reader
 from .readers.flat import fit_flat
@@ -432,15 +434,23 @@ def _called(folder: Path) -> str:
         return f"damaged: runs/{folder.parent.name}/{folder.name}"
     return f"{Path(config.inputs.dataset).name}, {config.reader}{'' if found is None else f', {found:.3f}'} ({folder.name[:6]})"
 
-# %% ../nbs/18_inspection.ipynb #83eb587d
-def readers_beside(config: RunConfig, out: Path | None = None) -> dict[str, Path]:
-    "Where the newest finished run of each reader on the same INRs lies below `out` (`runs` in the project), by the reader's name."
-    found = {}
+# %% ../nbs/18_inspection.ipynb #83eb5880
+def _beside(config: RunConfig, out: Path | None) -> Iterator[tuple[RunConfig, Path]]:
+    "Configs and folders of the finished runs on the same INRs, oldest first."
     for path in sorted((out or project_root() / "runs").glob("*/*/summary.json"), key=lambda p: p.parent.stat().st_mtime_ns):
         try:
             other = from_json(read_json(path.parent / "config.json"))
         except (OSError, *_DAMAGED):
             continue
-        if (other.inputs, other.fit, other.objective) == (config.inputs, config.fit, config.objective):
-            found[other.reader] = path.parent
-    return found
+        if (other.inputs, other.fit) == (config.inputs, config.fit):
+            yield other, path.parent
+
+# %% ../nbs/18_inspection.ipynb #83eb587d
+def readers_beside(config: RunConfig, out: Path | None = None) -> dict[str, Path]:
+    "Where the newest finished run of each reader on the same INRs lies below `out` (`runs` in the project), by the reader's name."
+    return {other.reader: folder for other, folder in _beside(config, out) if other.objective == config.objective}
+
+
+def editors_beside(config: RunConfig, out: Path | None = None) -> dict[str, tuple[ObjectiveConfig, Path]]:
+    "What each finished run that edits the same INRs was trained for, and where it lies, by what a person calls it."
+    return {f"{other.task.change}, by {other.reader} ({folder.name[:6]})": (other.task, folder) for other, folder in _beside(config, out) if other.objective == "edit"}

@@ -72,6 +72,8 @@ def settle(self: PairBench) -> None:
     scene, start = self.scene, self.second.value
     if start and scene.again is None:
         raise ValueError("nobody knows how this INR was fitted, so it cannot be fitted again; a permuted copy can be had.")
+    if start:
+        self.say("Fitting …")
     self.other = scene.again(start).to(torch.float64) if start else permute(scene.inr, walk(scene.inr.spec, generator=torch.Generator().manual_seed(0))[-1])
     self.perm = align(self.other, scene.inr)
     image = render(scene.inr, 16, 16) if scene.image is None else scene.image

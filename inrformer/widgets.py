@@ -98,10 +98,11 @@ async function render({ model, el }) {
     model.save_changes();
   }
   function point({ points: [at] }) {
-    const mine = el.data.map((trace, k) => k).filter((k) => (el.data[k].xaxis ?? "x") === (at.data.xaxis ?? "x"));
+    const traces = el._fullData;  // el.data has numbers as they were sent, which is packed
+    const mine = traces.map((trace, k) => k).filter((k) => traces[k].xaxis === at.fullData.xaxis);
     const held = mine.at(-1);
-    if (el.data[held].name !== "held") return;
-    Plotly.restyle(el, at.fullData.mode === "markers+text" && at.hovered !== false ? ending(mine.map((k) => el.data[k]), at) : { x: [[]], y: [[]] }, [held]);
+    if (traces[held].name !== "held") return;
+    Plotly.restyle(el, at.fullData.mode === "markers+text" && at.hovered !== false ? ending(mine.map((k) => traces[k]), at) : { x: [[]], y: [[]] }, [held]);
   }
   async function draw() {
     if (!width) return;
@@ -367,6 +368,8 @@ def take(self: Picker, scene: Scene) -> None:
 @patch
 def tell(self: Picker) -> str:
     names, label = self.scene.reader.classes, self.scene.label
+    if not names:
+        return f"This model was not trained to name what an INR shows. <small>{html.escape(self.scene.about)}</small>"
     said = logits_of(self.scene.reader, self.scene.inr)[0].softmax(dim=0)
     guess = int(said.argmax())
     verdict = ": an image of your own" if label is None else ", which is right" if guess == label else f", which is wrong: it is {names[label]}"

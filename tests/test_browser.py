@@ -314,7 +314,7 @@ def nameless(page) -> list[str]:
 
 def check_reach(page) -> None:
     "Everything has a name, and the Tab key meets what is at the top first."
-    for tab in ("permute", "crop", "gallery", "touch", "INR"):
+    for tab in ("permute", "crop", "gallery", "touch", "edit", "INR"):
         go(page, tab)
         page.wait_for_timeout(500)
         assert not nameless(page), f"{tab}: controls without a name"
@@ -324,6 +324,28 @@ def check_reach(page) -> None:
         met.append(page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.labels?.[0]?.textContent ?? ''"))
         page.keyboard.press("Tab")
     assert met[:2] == ["model", "test image"], met
+
+
+def check_edit(page) -> None:
+    "An editor learns at the press of a button and rests at the next; the slider edits, and the edit follows the permutation."
+    go(page, "edit")
+    wait_for(page, "Press train")
+    page.get_by_role("button", name="train", exact=True).click()
+    chart(page, "The share of the change").wait_for()
+    page.wait_for_function("[...document.querySelectorAll('.js-plotly-plot[aria-label^=\"The share\"]')].some(chart => chart._fullData[0].x.at(-1) >= 40)")
+    page.get_by_role("button", name="pause", exact=True).click()
+    page.get_by_role("button", name="go on", exact=True).wait_for()
+    images = chart(page, "An INR's image before an edit")
+    drawn = "chart => [...chart.querySelectorAll('.imagelayer image')].map(image => image.getAttribute('href') ?? image.getAttribute('xlink:href')).join()"
+    whole = images.evaluate(drawn)
+    move_slider(page, "strength", 6)
+    wait_for(page, "At strength 1.30")
+    page.wait_for_function(f"([chart, whole]) => ({drawn})(chart) !== whole", arg=[images.element_handle(), whole])
+    move_slider(page, "transpositions", 2)
+    wait_for(page, "is the permuted edit")
+    page.get_by_role("button", name="take it to all tabs").click()
+    page.get_by_role("button", name="undo").click()
+    wait_for(page, "At strength 1.30")
 
 
 def check_saving(page) -> None:
@@ -351,11 +373,33 @@ def check_wide(page) -> None:
     network.locator(".textpoint text", has_text="30").first.wait_for()
     named = network.locator(".textpoint text").all_text_contents()
     assert named[2:18] == [str(k) for k in range(0, 32, 2)], named
+    check_hover(page, network)
     for tab in ("INR", "permute", "attention"):
         go(page, tab)
         page.locator(".js-plotly-plot:visible").first.wait_for()
         page.wait_for_timeout(1000)
         assert not overlaps(page), tab
+
+
+SPOT = """chart => {
+  const { xaxis, yaxis } = chart._fullLayout, box = chart.getBoundingClientRect();
+  const layer = chart._fullData.find(trace => trace.mode === "markers+text" && trace.x[0] === 1);
+  return [box.x + xaxis._offset + xaxis.d2p(layer.x[30]), box.y + yaxis._offset + yaxis.d2p(layer.y[30])];
+}"""
+
+
+def check_hover(page, network) -> None:
+    "Pointing at the 31st neuron gives its name, black on light, and its own 2 + 32 lines."
+    network.evaluate("chart => chart.scrollIntoView({ block: 'center' })")
+    x, y = network.evaluate(SPOT)
+    page.mouse.move(x - 60, y)
+    page.mouse.move(x, y, steps=5)
+    tip = network.locator(".hoverlayer .hovertext", has_text="hidden layer 1, neuron 30")
+    tip.wait_for()
+    assert [tip.locator(part).first.evaluate("part => getComputedStyle(part).fill") for part in ("path", "text")] == ["rgb(238, 238, 238)", "rgb(0, 0, 0)"]
+    page.wait_for_function("chart => chart._fullData.at(-1).x.length === 3 * 34", arg=network.element_handle())
+    page.mouse.move(x - 60, 5)
+    page.wait_for_function("chart => chart._fullData.at(-1).x.length === 0", arg=network.element_handle())
 
 
 def test_a_page_of_steps_needs_no_kernel(page, tmp_path):
@@ -390,6 +434,7 @@ def test_workbench_in_voila(page, voila):
     chart(page, "An image of").wait_for()
     check_reach(page)
     check_saving(page)
+    check_edit(page)
     go(page, "equivariance")
     move_slider(page, "transpositions", 3)
     wait_for(page, "Equivariant")
@@ -399,11 +444,12 @@ def test_workbench_in_voila(page, voila):
     wait_for(page, "Broken first at: image")
     for size in (dict(width=853, height=533), dict(width=800, height=700)):
         page.set_viewport_size(size)
-        for tab in ("permute", "INR", "two INRs"):
+        for tab in ("permute", "INR", "two INRs", "edit"):
             go(page, tab)
             page.wait_for_timeout(1000)
             assert not overlaps(page)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
+            assert page.evaluate("[...document.querySelectorAll('.inrformer-tabs .lm-TabBar-tabLabel')].every(name => name.scrollWidth <= name.clientWidth)"), "the name of a tab is cut"
     page.set_viewport_size(dict(width=1280, height=800))
     go(page, "INR")
     check_wide(page)

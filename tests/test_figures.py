@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import torch
 from bench import FOURIER, RELU, SIREN, inr_of, reader_of, seeded
@@ -24,8 +25,8 @@ def test_figures_take_any_spec(spec):
     drawn = [fig_network(inr, order=perm, marked=[(1, 2)]), fig_weights({"one": inr, "other": permute(inr, perm)}, {"other": perm}), fig_change(inr, inr), fig_fit(inr),
              fig_crop(inr, hint, *crops(reader, inr, hint)), *(fig_attention(looks, spec, l, 0) for l in range(spec.depth + 1))]
     for figure in drawn:
-        assert figure.layout.meta["alt"] and figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
-        json.loads(figure.to_json())
+        assert figure.layout.meta["alt"] and figure.layout.paper_bgcolor == "rgba(0,0,0,0)" and figure.layout.hoverlabel.font.color == "black"
+        assert json.loads(figure.to_json())["data"] == json.loads(go.Figure(figure.to_dict()).to_json())["data"], "plotly takes it otherwise than it is written"
     lines = sum(int(np.isnan(np.array(trace.x, dtype=float)).sum()) for trace in drawn[0].data if trace.mode == "lines")
     assert lines == sum(o * i for o, i in map(spec.shape, spec.matrices)), "a weight has no line"
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader
 
+from inrformer.app import Workbench
 from inrformer.config import config_from
 from inrformer.inr import INRSpec
 from inrformer.inspection import (
@@ -17,12 +18,14 @@ from inrformer.inspection import (
     attention,
     crops,
     demo_source,
+    editors_beside,
     exact,
     fewest_transpositions,
     first_break,
     hint_at,
     logits_of,
     read,
+    readers_beside,
     render,
     sources,
     stage_errors,
@@ -212,13 +215,16 @@ def test_the_demo_is_a_source():
     assert "test accuracy" in source.about
 
 
+DIGITS = dict(protocol="custom", dataset="digits", n_train=40, n_test=12, hidden="6-5", omega=8.0, fit_steps=10, epochs=1)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     "A small run of digits, and the folder of runs that it lies in."
     out, patch = tmp_path_factory.mktemp("runs"), pytest.MonkeyPatch()
     patch.setenv("INRFORMER_CACHE", str(out / "cache"))
     sizes = dict(dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16)
-    yield run(dict(protocol="custom", dataset="digits", n_train=40, n_test=12, hidden="6-5", omega=8.0, fit_steps=10, epochs=1, aux=False, **sizes), out=out / "runs")
+    yield run(DIGITS | dict(aux=False, **sizes), out=out / "runs")
     patch.undo()
 
 
@@ -230,6 +236,19 @@ def test_any_finished_run_is_a_source(finished):
     assert source.reader.spec.widths == (2, 6, 5, 1) and len(source.test) == len(source.images) == 12
     assert "digits" in source.about and "crop was not part" in source.about
     assert logits_of(source.flat, source.scene(0).inr).shape == (1, 10)
+
+
+def test_a_run_that_edits_the_same_inrs_is_an_editor_and_a_source(finished, tmp_path):
+    editor = run(DIGITS | dict(objective="edit", change="blur", reader="nfn_hnp", dim=4), out=tmp_path)
+    ((name, (task, folder)),) = editors_beside(finished.config, tmp_path).items()
+    assert name == f"blur, by nfn_hnp ({editor.folder.name[:6]})" and (task.change, folder) == ("blur", editor.folder) and not readers_beside(finished.config, tmp_path)
+    assert not editors_beside(finished.config, finished.folder.parent.parent)
+    (_, open_it) = sources(tmp_path).values()
+    bench = Workbench({"it": open_it})
+    assert "was not trained to name" in bench.picker.words.value
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("inrformer.editing.editors_beside", lambda config: editors_beside(config, tmp_path))
+        assert "of the change" in bench.go("edit").words.value and bench.go("edit").editor.value == name
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "summary.json"])

@@ -3,20 +3,24 @@
 import asyncio
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader, source_of
 from PIL import Image
 
 from inrformer import widgets
 from inrformer.app import LESSONS, Workbench
+from inrformer.editing import STEPS, EditBench, Learning
 from inrformer.figures import fig_errors
 from inrformer.fitting import fit
 from inrformer.gallery import Gallery
-from inrformer.inr import INRSpec, grid
-from inrformer.inspection import Scene, Source, demo_source, fewest_transpositions, logits_of, walk
+from inrformer.inr import INR, INRSpec, grid
+from inrformer.inspection import Change, Scene, Source, demo_source, fewest_transpositions, logits_of, render, walk
+from inrformer.objectives.edit import Edit
 from inrformer.own import OwnBench
 from inrformer.pairs import PairBench, barrier, between, losses
 from inrformer.reader import READERS
@@ -477,6 +481,82 @@ def test_touching_a_neuron_moves_image_and_answer(shipped):
     panel.scene = Scene(*scene_of(RELU))
     panel.silence.value = True
     assert "is silent" in panel.words.value
+
+
+def test_an_editor_learns_here_and_the_slider_goes_as_far_as_it_says(shipped):
+    bench = Workbench({"digits (shipped)": lambda: shipped})
+    panel, before = bench.go("edit"), bench.picker.scene
+    assert "Press train" in panel.words.value and panel.keep.disabled and torch.equal(panel.edited.flat(), before.inr.flat())
+    panel.learn(30)
+    assert panel._learning.curve[-1][1] > 0.3 > abs(panel._learning.curve[0][1]) and "never saw this INR" in panel.words.value and "after 30 of 300 steps" in panel.words.value
+    whole = panel.edited.flat()
+    panel.strength.value = 0.5
+    assert torch.allclose(panel.edited.flat(), (before.inr.flat() + whole) / 2, atol=1e-12)
+    made = float(re.search(r"make <b>(\S+) of the change", panel.words.value)[1])
+    x = render(before.inr, 16, 16)[..., 0]
+    y = F.max_pool2d(x[None], 3, 1, 1)[0]
+    assert made == pytest.approx(1 - float((render(panel.edited, 16, 16)[..., 0] - y).square().mean() / (x - y).square().mean()), abs=0.006)
+    bench.panels["permute"].steps.value = 7
+    assert "is the permuted edit" in panel.words.value and torch.allclose(panel.edited.flat(), permute(INR.from_flat((before.inr.flat() + whole) / 2, before.inr.spec), panel.change.perm).flat(), atol=1e-12)
+    tick(bench.panels["permute"], "flip signs of sines")
+    assert "is not the permuted edit" in panel.words.value and "another symmetry" in panel.words.value
+    panel.strength.value = 0.0
+    assert "nothing of the edit is made" in panel.words.value
+    bench.picker.image.value = 100
+    panel.strength.value = 1.0
+    assert "learned from this INR" in panel.words.value
+    panel.editor.value = "blur, trained here"
+    assert "Press train" in panel.words.value
+    panel.change = Change.permuted(Scene(*scene_of(SMALL)))
+    panel.run.value = True
+    assert "no INRs to learn from" in panel.words.value
+
+
+def test_an_edit_goes_to_all_tabs_is_undone_and_is_in_the_code(shipped):
+    found = {"digits (shipped)": lambda: shipped}
+    bench = Workbench(found)
+    panel, before = bench.go("edit"), bench.picker.scene
+    panel.learn(4)
+    edited = panel.edited.flat()
+    panel.take()
+    panel.strength.value = 0.4
+    assert torch.equal(bench.go("INR").scene.inr.flat(), edited) and not panel.back.disabled
+    bench.go("edit")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("inrformer.app.Workbench", lambda: Workbench(found))
+        exec(bench.as_code(), made := {})
+    assert torch.equal(made["bench"].panels["edit"].edited.flat(), panel.edited.flat())
+    panel.undo()
+    assert bench.picker.scene is before and panel.strength.value == 1.0 and torch.equal(panel.edited.flat(), edited) and panel.back.disabled
+    panel.take()
+    bench.picker.image.value = 3
+    assert panel.back.disabled, "an edit of another image can be undone"
+
+
+def test_training_can_be_paused(shipped):
+    async def halt() -> tuple[int, int, EditBench]:
+        panel = EditBench(shipped.scene(0).inr, shipped.reader, test=shipped.test)
+        panel.run.value = True
+        while panel._learning.steps < 10:
+            await asyncio.sleep(0.01)
+        panel.run.value = False
+        stood = panel._learning.steps
+        await asyncio.sleep(0.2)
+        return stood, panel._learning.steps, panel
+
+    stood, there, panel = asyncio.run(halt())
+    assert stood == there < STEPS and panel.run.description == "go on" and not panel.run.disabled
+
+
+def test_an_editor_of_a_run_is_taken_as_it_is(shipped, monkeypatch):
+    learned = Learning(Edit(Edit.Config(change="blur")), shipped.test)
+    learned.advance(2)
+    monkeypatch.setattr("inrformer.editing.editors_beside", lambda config: {"blur, by nfn_hnp (abc123)": (learned.task.config, Path("there"))})
+    monkeypatch.setattr("inrformer.editing.opened_reader", lambda folder: learned._reader.eval())
+    panel = EditBench(shipped.scene(0).inr, shipped.reader, config=shipped.config, test=shipped.test)
+    assert panel.editor.value.startswith("blur, by nfn_hnp") and panel.run.disabled and "of the change" in panel.words.value
+    panel.editor.value = "erode, trained here"
+    assert not panel.run.disabled and "Press train" in panel.words.value
 
 
 def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):

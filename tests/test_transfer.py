@@ -11,7 +11,7 @@ from inrformer.symmetry import permute, random_permutation
 from inrformer.transfer import transferred
 
 SPEC, WIDE = INRSpec(widths=(2, 5, 4, 1)), INRSpec(widths=(2, 9, 6, 1))
-COUNT = ("flat", "flat_transformer", "inr2vec", "mlp")  # readers with a number for a neuron
+COUNT = ("flat", "flat_transformer", "inr2array", "inr2vec", "mlp")  # readers with a number for a neuron
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name not in COUNT and READERS[name].invariant])

@@ -157,5 +157,5 @@ def test_fields_on_the_command_line():
 
 
 def test_defaults_are_complete():
-    assert all(value is not None or name in ("data", "size") for name, value in flat(config_from({})).items())
+    assert all(value is not None or name in ("data", "size", "start_from") for name, value in flat(config_from({})).items())
     assert isinstance(asdict(config_from({}))["architecture"]["hint"], int) and isinstance(config_from({}), RunConfig)

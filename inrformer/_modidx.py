@@ -1409,6 +1409,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'inrformer.runs._file': ('runs.html#_file', 'inrformer/runs.py'),
                                 'inrformer.runs._finish': ('runs.html#_finish', 'inrformer/runs.py'),
                                 'inrformer.runs._first_on_main': ('runs.html#_first_on_main', 'inrformer/runs.py'),
+                                'inrformer.runs._first_reader': ('runs.html#_first_reader', 'inrformer/runs.py'),
                                 'inrformer.runs._module': ('runs.html#_module', 'inrformer/runs.py'),
                                 'inrformer.runs._run': ('runs.html#_run', 'inrformer/runs.py'),
                                 'inrformer.runs._say_where': ('runs.html#_say_where', 'inrformer/runs.py'),

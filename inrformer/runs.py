@@ -226,6 +226,15 @@ def reader_for(cfg: RunConfig, objective: Objective, training: Split) -> Reader:
     return seed_parameters(objective.attach(reader), cfg.train.seed)
 
 
+def _first_reader(this: Run) -> Reader:
+    "That of the run which this one starts from. Raises ValueError for one of other INRs: it may know some that validate or test here."
+    other = find_run(this.config.start_from, this.folder.parents[1])
+    here, there = identity(this.config), identity(other.config)
+    if differing := [part for part in ("inputs", "fit") if here[part] != there[part]]:
+        raise ValueError(f"start_from: {other.folder.name} was trained on other INRs (its {' and '.join(differing)} differ), and may know some that validate or test here: both need the same")
+    return other.model
+
+
 def start_as(reader: Reader, other: Reader) -> Reader:
     "Give a reader all numbers of another, statistics and parameters, but those of its head, in place. Raises ValueError, naming one, where it has no place for them."
     own, given = reader.state_dict(), {name: t for name, t in other.state_dict().items() if not name.startswith("head.")}
@@ -353,7 +362,7 @@ def _first_on_main(build: Callable[[], Any]) -> Any:
 def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, progress: bool, stop: Callable[[], bool]) -> None:
     "Fit, train, measure and write."
     cfg = this.config
-    first = cfg.start_from and find_run(cfg.start_from, this.folder.parents[1]).model
+    first = cfg.start_from and _first_reader(this)
     dataset = _first_on_main(lambda: dataset_for(cfg, images, progress=progress))
     digest = images_digest(images) if images else dataset.digest
     training, validation = parts_of(cfg, dataset)

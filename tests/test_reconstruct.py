@@ -69,3 +69,5 @@ def test_a_classifier_starts_from_a_run_and_its_frozen_array_stays(tmp_path, mon
     assert run(BRIEF | dict(start_from=drawn.folder.name, frozen=True), out=tmp_path).folder == told.folder
     with pytest.raises(FileNotFoundError, match="no finished run '0{12}'"):
         run(BRIEF | dict(start_from="0" * 12), out=tmp_path)
+    with pytest.raises(ValueError, match="was trained on other INRs .its inputs differ.*may know some that validate or test here"):
+        run(BRIEF | dict(start_from=drawn.folder.name, val_part=0), out=tmp_path)

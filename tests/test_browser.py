@@ -330,11 +330,11 @@ def check_edit(page) -> None:
     "An editor learns at the press of a button and rests at the next; the slider edits, and the edit follows the permutation."
     go(page, "edit")
     wait_for(page, "Press train")
-    page.get_by_role("button", name="train", exact=True).click()
+    page.get_by_role("button", name="train").click()
     chart(page, "The share of the change").wait_for()
     page.wait_for_function("[...document.querySelectorAll('.js-plotly-plot[aria-label^=\"The share\"]')].some(chart => chart._fullData[0].x.at(-1) >= 40)")
-    page.get_by_role("button", name="pause", exact=True).click()
-    page.get_by_role("button", name="go on", exact=True).wait_for()
+    page.get_by_role("button", name="pause").click()
+    page.get_by_role("button", name="go on").wait_for()
     images = chart(page, "An INR's image before an edit")
     drawn = "chart => [...chart.querySelectorAll('.imagelayer image')].map(image => image.getAttribute('href') ?? image.getAttribute('xlink:href')).join()"
     whole = images.evaluate(drawn)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .config import RunConfig, config_from, flat, identity, kinds_of_fields, run_id
+from .config import UNSAID, RunConfig, config_from, flat, identity, kinds_of_fields, run_id
 from .files import json_text, lock, read_json, read_lines, replaced
 from .reader import READERS
 from .runs import LEARNED, Run, project_root, source_digest
@@ -199,6 +199,8 @@ def table(
     groups: dict[str, list[Record]] = {}
     for r in found:
         groups.setdefault(json_text(_named(r, by)), []).append(r)
+    for row, runs in groups.items():
+        _check_alike(row, runs)
     lines = [_named(runs[0], by) | _average(row, runs, values) | dict(notes=_notes(runs)) for row, runs in groups.items()]
     return pd.DataFrame(lines, columns=[*by, *_columns(values), "runs", "notes"])
 
@@ -213,15 +215,17 @@ def _columns(values: tuple[str, ...]) -> list[str]:
     return [f"{v} ({name})" for v in values for name in ("mean", "min", "max")]
 
 # %% ../nbs/15_records.ipynb #b0f19287
-def _average(row: Any, runs: list[Record], values: tuple[str, ...]) -> dict[str, Any]:
-    "Mean, smallest and largest of each value over runs that differ in their seed alone; a value that no run has stays empty."
-    configs = [flat(r["config"]) for r in runs]
-    first = configs[0]
-    unlike = [c for c in configs if c | dict(seed=first["seed"]) != first]
-    shared = set.intersection(*map(set, configs)) - {"seed"} if unlike else set()
-    if mixed := sorted(k for k in shared if any(c[k] != first[k] for c in unlike)):
+def _check_alike(row: Any, runs: list[Record]) -> None:
+    "Raise ValueError for runs that differ in more than their seed. What one of them cannot say, as it is of another version, is left out."
+    configs = [dict.fromkeys(UNSAID) | flat(r["config"]) for r in runs]
+    shared = set.intersection(*map(set, configs)) - {"seed"}
+    if mixed := sorted(k for k in shared if any(c[k] != configs[0][k] for c in configs)):
         raise ValueError(f"the row {row} mixes runs that differ in {', '.join(mixed)}: name the fields, or leave some of the records out")
-    if len({c["seed"] for c in configs}) < len(runs):
+
+
+def _average(row: Any, runs: list[Record], values: tuple[str, ...]) -> dict[str, Any]:
+    "Mean, smallest and largest of each value over runs that are alike; a value that no run has stays empty."
+    if len({r["config"]["train"]["seed"] for r in runs}) < len(runs):
         raise ValueError(f"the row {row} has several runs of one seed")
     found = pd.DataFrame([{v: r["summary"].get(v) for v in values} for r in runs], dtype=float)
     return {f"{v} ({name})": found[v].agg(name) for v in values for name in ("mean", "min", "max")} | dict(runs=len(runs))
@@ -246,6 +250,9 @@ def row_name(row: dict[str, Any], first: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in stated.items()) or "baseline"
 
 
+_Key = tuple[tuple[str, ...], int]  # a config without name and seed, and its seed
+
+
 def runs_of(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:
     """One line for every row, in order: `row`, its name, `seed`, and its `record` (None without one), under whatever name its images are on record.
 
@@ -253,25 +260,28 @@ def runs_of(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:
     """
     if len(names := sorted({r["config"]["inputs"]["dataset"] for r in found})) > 1:
         raise ValueError(f"records of the data sets {names} cannot stand in one table: hand over those of one")
-    known: dict[tuple[str, ...], list[Record]] = {}
+    known: dict[_Key, list[Record]] = {}
     for r in found:
-        known.setdefault(_nameless(r["config"]), []).append(r)
-    configs = _configs(rows)
-    there = [known.get(_nameless(config), []) for config in configs]
+        known.setdefault((_nameless(r["config"]), r["config"]["train"]["seed"]), []).append(r)
+    configs, keys = _configs(rows)
+    there = [known.get(key, []) for key in keys]
     _check_one_set(configs, there)
-    lines = [dict(row=row_name(row, rows[0]), seed=c["train"]["seed"], record=_best(same)) for row, c, same in zip(rows, configs, there)]
+    lines = [dict(row=row_name(row, rows[0]), seed=seed, record=_best(same)) for row, (_, seed), same in zip(rows, keys, there)]
     return pd.DataFrame(lines, columns=["row", "seed", "record"])
 
 
-def _configs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    "The configs of rows, as JSON; those that differ in their seed alone are made together."
-    made, found = {}, []
+def _configs(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[_Key]]:
+    "The configs of rows, as JSON and whatever their seed, and what they are looked up by; those that differ in their seed alone have one."
+    made, configs, keys = {}, [], []
     for row in rows:
         rest = {name: value for name, value in row.items() if name != "seed"}
-        config = made.get(key := repr(rest)) or made.setdefault(key, identity(config_from(rest)))
-        seed = config["train"]["seed"] if row.get("seed") is None else operator.index(row["seed"])
-        found.append(config | dict(train=config["train"] | dict(seed=seed)))
-    return found
+        if (key := repr(rest)) not in made:
+            config = identity(config_from(rest))
+            made[key] = config, _nameless(config)
+        config, nameless = made[key]
+        configs.append(config)
+        keys.append((nameless, config["train"]["seed"] if row.get("seed") is None else operator.index(row["seed"])))
+    return configs, keys
 
 
 def _check_one_set(configs: list[dict[str, Any]], there: list[list[Record]]) -> None:
@@ -285,10 +295,10 @@ def _check_one_set(configs: list[dict[str, Any]], there: list[list[Record]]) -> 
 
 
 def _nameless(config: dict[str, Any]) -> tuple[str, ...]:
-    "A run's config without the name of its images, to look up by."
-    fields = flat(config) | dict(dataset=None)
+    "A run's config without its seed and the name of its images, to look up by."
+    fields = flat(config) | dict(dataset=None, seed=None)
     names = sorted(fields)
-    return (*names, *(repr(fields[name]) for name in names))
+    return (*names, *map(repr, map(fields.get, names)))
 
 # %% ../nbs/15_records.ipynb #d9e352df
 def counted(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:

@@ -52,7 +52,7 @@ def at_widths(
     hidden: Iterable[str],  # hidden widths to try, as "16-16"
     device: str | None = None,  # where INRs are fitted
 ) -> pd.DataFrame:
-    """A row for each width: accuracy on the run's test images as INRs of it, with the reader's own statistics and with those of these INRs.
+    """A row for each width: what the reader `reads`, accuracy on the run's test images as INRs of it, with the reader's own statistics and with those of these INRs.
 
     Of the latter, how many images are read right here and not on record (`won`), and the other way round (`lost`). Raises ValueError as `transferred` does.
     """
@@ -63,5 +63,5 @@ def at_widths(
         theirs = Statistics.of(fitted.inr, transferred(this.model, spec).prepare)
         own, read = (_right(transferred(this.model, spec, statistics), fitted.inr, images) for statistics in (None, theirs))
         found = dict(accuracy=own.mean(), accuracy_their_statistics=read.mean(), won=int((read > known).sum()), lost=int((read < known).sum()))
-        rows.append(dict(hidden=text, numbers=spec.n_params, psnr=fitted.psnr.mean().item()) | found)
+        rows.append(dict(reads=this.model.reads, hidden=text, numbers=spec.n_params, psnr=fitted.psnr.mean().item(), images=len(images)) | found)
     return pd.DataFrame(rows)

@@ -81,6 +81,8 @@ def test_two_protocols_are_refused_in_one_table():
 def test_only_seeds_are_averaged():
     with pytest.raises(ValueError, match="differ in lr"):
         table([record(ROWS[0], 0.8), record(ROWS[3] | dict(lr=0.5), 0.7)], ["aux"])
+    with pytest.raises(ValueError, match="differ in start_from"):  # one of them does not say it
+        table([record(ROWS[0], 0.8), record(ROWS[3] | dict(start_from="0" * 12), 0.7)], ["aux"])
     with pytest.raises(ValueError, match="several runs of one seed"):
         table([record(ROWS[0], 0.8), record(ROWS[0], 0.7)], ["aux"])
 

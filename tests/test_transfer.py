@@ -11,28 +11,36 @@ from inrformer.symmetry import permute, random_permutation
 from inrformer.transfer import transferred
 
 SPEC, WIDE = INRSpec(widths=(2, 5, 4, 1)), INRSpec(widths=(2, 9, 6, 1))
-COUNT = ("flat", "flat_transformer", "inr2array", "inr2vec", "mlp")  # readers with a number for a neuron
 
 
-@pytest.mark.parametrize("name", [name for name in READERS if name not in COUNT and READERS[name].invariant])
-def test_a_reader_reads_another_width(name):
-    generator = torch.Generator().manual_seed(0)
-    reader = seed_parameters(READERS[name](SPEC, READERS[name].Config()).classify(("a", "b")), 0).double().eval()
-    inr = init_inr(WIDE, 3, generator=generator).to(torch.float64)
+def drawn(name: str):
+    return seed_parameters(READERS[name](SPEC, READERS[name].Config()).classify(("a", "b")), 0).double().eval()
+
+
+def counts_neurons(name: str) -> bool:
+    "Is a parameter of the reader of another shape where layers are wider?"
+    wide = READERS[name](WIDE, READERS[name].Config()).classify(("a", "b")).state_dict()
+    return any(wide[key].shape != t.shape for key, t in drawn(name).state_dict().items())
+
+
+@pytest.mark.parametrize("name", list(READERS))
+def test_a_reader_reads_another_width_or_says_which_parameter_cannot(name):
+    reader, generator = drawn(name), torch.Generator().manual_seed(0)
+    if counts_neurons(name):
+        with pytest.raises(ValueError, match=f"{name} is of shape .* it reads one width alone"):
+            transferred(reader, WIDE)
+        return
+    inr, small = (init_inr(spec, 3, generator=generator).to(torch.float64) for spec in (WIDE, SPEC))
     other = transferred(reader, WIDE, Statistics.of(inr))
     with torch.no_grad():
         logits, moved = other(inr), other(permute(inr, random_permutation(WIDE, 3, generator=generator)))
-    torch.testing.assert_close(moved, logits, atol=1e-10, rtol=1e-10)
-    assert logits.std(dim=0).min() > 0 and torch.equal(other.scale, Statistics.of(inr).scale)
-    with torch.no_grad():
-        small = init_inr(SPEC, 3, generator=generator).to(torch.float64)
+        torch.testing.assert_close(moved, logits, atol=1e-10, rtol=1e-10)
+        assert logits.std(dim=0).min() > 0 and torch.equal(other.scale, Statistics.of(inr).scale)
         assert torch.equal(transferred(reader, SPEC)(small), reader(small))
 
 
-@pytest.mark.parametrize("name", COUNT)
-def test_a_reader_that_counts_neurons_reads_one_width_alone(name):
-    with pytest.raises(ValueError, match=f"{name} is of shape .* it reads one width alone"):
-        transferred(READERS[name](SPEC, READERS[name].Config()).classify(("a", "b")), WIDE)
+def test_graphs_have_no_number_for_a_neuron_and_flat_weights_have():
+    assert [counts_neurons(name) for name in ("inrformer", "deepsets", "dws", "nfn_np", "flat", "mlp")] == [False] * 4 + [True] * 2
 
 
 @pytest.mark.parametrize("other", [dict(widths=(2, 5, 1)), dict(widths=(3, 5, 4, 1)), dict(omega=7.0), dict(kind="relu")])

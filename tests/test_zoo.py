@@ -214,7 +214,7 @@ def test_a_run_adapts_unseen_classifiers_to_unseen_images(zoo, tmp_path):
 
 
 def test_what_cannot_be_adapted_is_refused(zoo):
-    with pytest.raises(ValueError, match=r"mlp gives no network for a network; \['dws', .* do"):
+    with pytest.raises(ValueError, match=r"mlp gives no INR for an INR; \['dws', .* do"):
         config_from(dict(data=str(zoo.folder), objective="adapt", reader="mlp"))
     with pytest.raises(ValueError, match="are no classifiers of Images.*digits-rotate.* have 64 pixels and 10 classes"):
         config_from(dict(objective="adapt", reader="dws"))

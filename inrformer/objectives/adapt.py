@@ -9,7 +9,7 @@ __all__ = ['DOMAINS', 'OBJECTIVE', 'corrupted', 'AdaptConfig', 'Adapt']
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,8 @@ from torch import Tensor
 from ..images import Images, load_images
 from ..inr import INR
 from ..objective import Objective, ObjectiveConfig
-from .edit import EDITS, _draw_zeros
-from ..reader import READERS, Reader
+from .edit import EDITS, from_identity
+from ..reader import Reader
 from ..splits import Split
 from ..zoo import check_classifiers, points_of
 
@@ -98,14 +98,8 @@ def images(self: Adapt, split: str) -> Images:
 @patch
 def attach(self: Adapt, reader: Reader) -> Reader:
     "Start at the identity. Raises ValueError for a reader that gives no networks, and for networks that do not classify these images."
-    if not hasattr(reader, "edit"):
-        raise ValueError(f"{READERS.name_of(type(reader))} gives no network for a network; {[name for name in READERS if hasattr(READERS[name], 'edit')]} do")
     check_classifiers(self.images("train"), reader.spec)
-    for part in reader.rewrite.modules():
-        if hasattr(part, "reset_parameters"):
-            part.reset_parameters = partial(_draw_zeros, part, part.reset_parameters)
-            part.reset_parameters()
-    return reader
+    return from_identity(reader)
 
 # %% ../../nbs/objectives/adapt.ipynb #a71d64e7
 @patch

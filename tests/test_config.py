@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, go_together
 
-from inrformer.config import PROTOCOLS, RunConfig, config_from, flat, from_json, identity, kinds_of_fields, parse_fields, protocol_kept, run_id
+from inrformer.config import PROTOCOLS, UNSAID, RunConfig, config_from, flat, from_json, identity, kinds_of_fields, parse_fields, protocol_kept, run_id
 from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS
 from inrformer.runs import run
@@ -38,7 +38,7 @@ def test_a_config_makes_the_round_trip():
         cfg = config_from(values)
         written = json.loads(json.dumps(identity(cfg)))
         assert from_json(written) == config_from(values) and run_id(from_json(written)) == run_id(cfg)
-        assert flat(written) == {k: v for k, v in flat(cfg).items() if k != "device" and (k, v) not in (("size", None), ("start_from", None))}
+        assert flat(written) == {k: v for k, v in flat(cfg).items() if k != "device" and not (k in UNSAID and v is None)}
 
 
 def test_a_size_makes_another_run_and_none_the_same_as_ever():
@@ -157,5 +157,5 @@ def test_fields_on_the_command_line():
 
 
 def test_defaults_are_complete():
-    assert all(value is not None or name in ("data", "size", "start_from") for name, value in flat(config_from({})).items())
+    assert all(value is not None or name in ("data", *UNSAID) for name, value in flat(config_from({})).items())
     assert isinstance(asdict(config_from({}))["architecture"]["hint"], int) and isinstance(config_from({}), RunConfig)

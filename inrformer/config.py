@@ -48,7 +48,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "mnist-small": Protocol(
         images="mnist", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, fit_seed=0), inits=("shared", "independent"), psnr=20.0,
         chosen=dict(hidden="16-16", omega=8.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, epochs=48, lr=2e-3, augment="shift", weight_noise=0.12, canonical=True),
-        readers=dict(inrformer=dict(hint=64, fold="mean", features=128, outputs=4, query=16, max_frequency=2.0)),
+        readers=dict(inrformer=dict(hint=64, fold="mean", features=128, outputs=4, query=16, max_frequency=2.0, optimizer="muon")),
     ),
     "mnist-field": Protocol(
         images="mnist", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, hidden="32-32", omega=30.0, bias_init="uniform", fit_seed=0), inits=("independent",), psnr=35.0,

@@ -26,7 +26,7 @@ from .objectives.edit import EDITS, Edit
 from .reader import READERS, Reader, seed_parameters
 from .splits import Split
 from .symmetry import Permutation, permute, relative_error
-from .training import Train, batches, make_optimizer, schedule
+from .training import Train, batches, cosine, make_optimizer
 from .widgets import Chart, Panel, opened_reader
 
 # %% ../nbs/20e_editing.ipynb #ed200007
@@ -67,7 +67,7 @@ class Learning:
             raise ValueError(f"an editor learns from at least 6 INRs, of which one measures it, and not from {len(split)}")
         statistics = Statistics.of(self.known.inr)
         self._reader = seed_parameters(task.attach(kind(split.inr.spec, kind.Config(dim=16), statistics)), 0)
-        self._optimizer = make_optimizer(self._reader, lr=_RECIPE.lr, weight_decay=_RECIPE.weight_decay)
+        self._optimizer = make_optimizer(self._reader, _RECIPE)
         self._batches = chain.from_iterable(batches(self._reader, task, self.known, _RECIPE, epoch) for epoch in count())
         self.advance(0)
 
@@ -77,7 +77,7 @@ def advance(self: Learning, steps: int) -> None:
     "So many steps more."
     for part, drawn in islice(self._batches, steps):
         for group in self._optimizer.param_groups:
-            group["lr"] = _RECIPE.lr * schedule(self.steps, STEPS)
+            group["lr"] = _RECIPE.lr * cosine(self.steps, STEPS, STEPS)
         self._optimizer.zero_grad()
         (self.task.loss(self._reader, part, drawn)["edit_error"] / len(part)).backward()
         nn.utils.clip_grad_norm_(self._reader.parameters(), 1.0)

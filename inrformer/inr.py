@@ -475,8 +475,9 @@ def psnr(
 def shown(path: str | Path) -> str:
     "A path as errors name it: from here, or from home when it lies there and not below; it can be pasted, and is never absolute."
     path = Path(os.path.abspath(Path(path).expanduser()))
-    if path.is_relative_to(Path.home()) and not path.is_relative_to(Path.cwd()):
-        return str("~" / path.relative_to(Path.home()))
+    home = Path(os.path.expanduser("~"))
+    if path.is_relative_to(home) and not path.is_relative_to(Path.cwd()):
+        return str("~" / path.relative_to(home))
     return os.path.relpath(path)
 
 # %% ../nbs/00_inr.ipynb #16463caf

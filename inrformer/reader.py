@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .checks import Checked
 from .files import save_tensors, shown
@@ -199,12 +200,30 @@ def save_reader(reader: Reader, path: str | Path) -> None:
 SPARE = 10**7  # numbers that a reader may hold besides those of its file, such as the points of a grid
 
 
+class _Shapes(TorchFunctionMode):
+    "Makes tensors without values at once: on the meta device, PyTorch first imports seconds of its compiler for some that need it not."
+
+    shapes: ClassVar[dict[Callable, Callable[..., Sequence[int]]]] = {
+        torch.eye: lambda n, **_: (n, n),
+        torch.linspace: lambda start, end, steps, **_: (steps,),
+        torch.stack: lambda tensors, dim=0: tensors[0].unsqueeze(dim).movedim(dim, 0).expand(len(tensors), *tensors[0].shape).movedim(0, dim).shape,
+    }
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if func in self.shapes:
+            return torch.empty(self.shapes[func](*args, **kwargs))
+        return func(*args, **kwargs)
+
+
 def _check_size(made: Callable[[Statistics], Reader], config: ReaderConfig, statistics: Statistics, tensors: dict[str, Tensor]) -> None:
     "Raise ValueError for a reader of other tensors, or of far more numbers, than its file has; nothing is allocated for it."
     numbers = sum(t.numel() for t in tensors.values())
     if large := [name for name, value in asdict(config).items() if isinstance(value, int) and value > max(10_000, numbers)]:
         raise ValueError(f"its config says {large[0]} {getattr(config, large[0])}, and it holds {numbers} numbers")
-    with torch.device("meta"):
+    with torch.device("meta"), _Shapes():
         hollow = made(Statistics(**{name: t.to("meta") for name, t in vars(statistics).items()}))
     wanted, given = ({name: tuple(t.shape) for name, t in some.items()} for some in (hollow.state_dict(), tensors))
     if differing := sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEARNED', 'project_root', 'environment', 'kind_of', 'source_digest', 'closure', 'Run', 'images_for', 'dataset_for',
-           'parts_of', 'objective_for', 'reader_for', 'start_as', 'run', 'images_digest', 'Busy', 'final_measures',
-           'disguise', 'summarize', 'last_run', 'open_run', 'find_run']
+           'parts_of', 'objective_for', 'reader_for', 'start_as', 'run', 'images_digest', 'Busy', 'Trunk',
+           'final_measures', 'disguise', 'summarize', 'last_run', 'open_run', 'find_run']
 
 # %% ../nbs/14_runs.ipynb #3a8b183f
 import ast
@@ -38,7 +38,7 @@ from .reader import READERS, Reader, load_reader, save_reader, seed_parameters
 from .rendered import rendered
 from .splits import Split
 from .symmetry import invariance_error
-from .training import Workers, agreed, is_main, train
+from .training import Workers, agreed, branch_epoch, copy_checkpoint, is_main, train
 
 # %% ../nbs/14_runs.ipynb #baefb18f
 def project_root() -> Path:
@@ -345,6 +345,42 @@ def _worker(folder: Path) -> str:
     told = folder.with_name(f".{folder.name}.worker")
     return f", {told.read_text()}," if told.is_file() else ""
 
+# %% ../nbs/14_runs.ipynb #7284a002
+@dataclass(frozen=True)
+class Trunk:
+    "The constant part of a run, shared with runs of other epochs."
+
+    folder: Path
+    about: dict[str, Any]  # what decides it: all that decides the run but its epochs
+    epoch: int  # after which the run branches off
+
+    @classmethod
+    def of(cls, this: Run, about: dict[str, Any]) -> "Trunk | None":
+        "That of a run whose checkpoints are known by `about`; None where its schedule has none."
+        if this.config.train.schedule != "wsd":
+            return None
+        train = {name: value for name, value in about["config"]["train"].items() if name != "epochs"}
+        shared = about | dict(config=about["config"] | dict(train=train))
+        return cls(this.folder.with_name(f"trunk-{json_digest(shared)}"), shared, branch_epoch(this.config.train.epochs))
+
+    def enter(self, this: Run, about: dict[str, Any]) -> None:
+        "Let a run that has not begun begin with the newest checkpoint that it may branch off."
+        found = [path for path in sorted(self.folder.glob("checkpoint-*")) if path.name <= _after(self.epoch)]
+        if found and not list(this.folder.glob("checkpoint-*")):
+            copy_checkpoint(found[-1], this.folder, about)
+
+    def leave(self, this: Run) -> None:
+        "Keep the checkpoint at which the run branches off, once it is there."
+        path = this.folder / _after(self.epoch)
+        if path.is_dir() and not (self.folder / path.name).is_dir():
+            self.folder.mkdir(exist_ok=True)
+            copy_checkpoint(path, self.folder, self.about)
+
+
+def _after(epoch: int) -> str:
+    "The name of the checkpoint after an epoch."
+    return f"checkpoint-{epoch:05d}-00000"
+
 # %% ../nbs/14_runs.ipynb #d9401666
 def _first_on_main(build: Callable[[], Any]) -> Any:
     "What `build` gives: the main process builds, then the others, from its files. What fails there is raised on all."
@@ -372,14 +408,22 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
         start_as(reader, first)
     kind = dataset.spec.kind
     about = dict(source=source_digest(cfg.reader, cfg.objective, kind), inrs=dict(kind=kind, recipe=dataset.recipe, bits=dataset.digest), reads=reader.reads)
+    known = about | dict(config=identity(cfg), images_digest=digest)
+    if trunk := Trunk.of(this, known):
+        about |= dict(trunk=dict(id=trunk.folder.name, epoch=trunk.epoch))
     if is_main():
         this.folder.mkdir(parents=True, exist_ok=True)
         for name, value in (("config", identity(cfg)), ("env", environment(workers)), ("about", about)):
             write_json(this.folder / f"{name}.json", value)
-    state = train(
-        reader, objective, training, cfg.train, folder=this.folder, workers=workers, validate=validation,
-        about=about | dict(config=identity(cfg), images_digest=digest), progress=progress, stop=stop,
-    )
+    if trunk:
+        _first_on_main(lambda: trunk.enter(this, known))
+
+    def at_epoch() -> bool:
+        if trunk and is_main():
+            trunk.leave(this)
+        return stop()
+
+    state = train(reader, objective, training, cfg.train, folder=this.folder, workers=workers, validate=validation, about=known, progress=progress, stop=at_epoch)
     if state["epoch"] == cfg.train.epochs:
         measured = final_measures(reader, objective, dataset, validation, workers)
         if is_main():

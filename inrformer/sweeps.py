@@ -105,12 +105,12 @@ def for_a_quarter(rows: Iterable[Row]) -> list[Row]:
 EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, *DISSECTED], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=3, epochs=16),
+    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, *DISSECTED], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
     "mnist-shared": with_seeds([dict(), dict(depth=0), *CONTROLS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
     "mnist-field": with_seeds([dict(), *HEADS, *CONTROLS], 3, protocol="mnist-field", dataset="mnist"),
     "cifar10-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="cifar10-small", dataset="cifar10"),
     "depth": [
-        *with_seeds(depths(COSTS["mnist-small"], 16), 3, protocol="mnist-small", dataset="mnist", init="independent", copies=3, epochs=16),
+        *with_seeds(depths(COSTS["mnist-small"], 8), 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
         *with_seeds(depths(COSTS["cifar10-small"], 20), 3, protocol="cifar10-small", dataset="cifar10"),
     ],
     "table3": [

@@ -30,7 +30,7 @@ from inrformer.reader import READERS, load_reader
 from inrformer.records import is_stale, record_of
 from inrformer.runs import LEARNED, Run, closure, last_run, open_run, parts_of, run, source_digest
 from inrformer.symmetry import permute, random_permutation
-from inrformer.training import Workers
+from inrformer.training import Workers, batches
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=30, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=12, device="cpu")
 SHORT = SMALL | dict(epochs=1)
@@ -64,6 +64,37 @@ def test_a_killed_run_gives_the_same_bits(cache):
     resumed = run(SMALL, out=cache / "cut")
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
     assert whole.history == resumed.history and whole.summary["test_accuracy"] == resumed.summary["test_accuracy"]
+
+
+WSD = BASE | dict(reader="deepsets", pair_dim=8, schedule="wsd")
+
+
+def test_a_longer_run_goes_on_from_the_trunk_of_a_shorter_one(cache, monkeypatch):
+    "To the same bits, and only the epochs that are new are trained; a trunk of other source is none of its."
+    alone = run(WSD | dict(epochs=6), out=cache / "alone")
+    short = run(WSD | dict(epochs=3), out=cache / "both")
+    epochs = []
+    monkeypatch.setattr("inrformer.training.batches", lambda *a: epochs.append(a[4]) or batches(*a))
+    long = run(WSD | dict(epochs=6), out=cache / "both")
+    assert epochs == [2, 3, 4, 5], "the shorter branched off after two"
+    assert all(map(torch.equal, weights(alone), weights(long))) and alone.history == long.history
+    assert short.record_parts["trunk"]["id"] == long.record_parts["trunk"]["id"] == alone.record_parts["trunk"]["id"]
+    assert [this.record_parts["trunk"]["epoch"] for this in (short, long)] == [2, 4]
+    assert "test_accuracy" in long.summary and not (long.folder.with_name(long.record_parts["trunk"]["id"]) / "summary.json").exists()
+    monkeypatch.setattr("inrformer.runs.source_digest", lambda *names: "other")
+    epochs.clear()
+    other = run(WSD | dict(epochs=9), out=cache / "both")
+    assert epochs[0] == 0 and other.record_parts["trunk"]["id"] != long.record_parts["trunk"]["id"]
+
+
+def test_a_damaged_trunk_is_named(cache):
+    short = run(WSD | dict(epochs=3), out=cache)
+    path = short.folder.with_name(short.record_parts["trunk"]["id"]) / "checkpoint-00002-00000" / "model.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="trunk-[0-9a-f]{12}/checkpoint-00002-00000 is damaged .*remove it"):
+        run(WSD | dict(epochs=6), out=cache)
 
 
 def test_two_processes_share_the_work_of_one(cache):

@@ -1529,6 +1529,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'inrformer.training.Workers.map': ('training.html#workers.map', 'inrformer/training.py'),
                                     'inrformer.training.Workers.shares': ('training.html#workers.shares', 'inrformer/training.py'),
                                     'inrformer.training._Loop': ('training.html#_loop', 'inrformer/training.py'),
+                                    'inrformer.training._Loop.clocks': ('training.html#_loop.clocks', 'inrformer/training.py'),
                                     'inrformer.training._Loop.done': ('training.html#_loop.done', 'inrformer/training.py'),
                                     'inrformer.training._Loop.end_epoch': ('training.html#_loop.end_epoch', 'inrformer/training.py'),
                                     'inrformer.training._Loop.epoch': ('training.html#_loop.epoch', 'inrformer/training.py'),

@@ -151,8 +151,9 @@ RIVALS = ["row", "reads", "val_accuracy", "test_accuracy", "parameters", "thread
 
 
 def thread_seconds(record: Record) -> float:
-    "What training cost: seconds times threads, over all processes."
-    return record["summary"]["train_seconds"] * record["env"]["threads"] * record["env"]["processes"]
+    "What training cost: the CPU seconds of all threads and processes, whoever else was at the machine; on a GPU, and in old records, seconds times threads."
+    summary, env = record["summary"], record["env"]
+    return env["processes"] * (summary.get("cpu_seconds") or summary["train_seconds"] * env["threads"])
 
 
 def rivals(

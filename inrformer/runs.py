@@ -487,7 +487,7 @@ def summarize(cfg: RunConfig, dataset: INRDataset, reader: Reader, state: dict[s
     measured = invariance_error(double, test.inr[:8], generator=torch.Generator().manual_seed(0)) if reader.classes else None
     return dict(
         {name: value for name, value in last.items() if name not in ("epoch", "lr")},
-        fit_seconds=dataset.fit_seconds, train_seconds=state["seconds"], threads=state["threads"], psnr=psnr, psnr_test=test.psnr.mean().item(),
+        fit_seconds=dataset.fit_seconds, train_seconds=state["seconds"], cpu_seconds=state["cpu_seconds"], threads=state["threads"], psnr=psnr, psnr_test=test.psnr.mean().item(),
         parameters=sum(p.numel() for p in reader.parameters()), inr_parameters=dataset.spec.n_params, invariance_error=measured,
         protocol=protocol_kept(cfg, psnr), dataset=dataset.card["images"], image_shape=dataset.card.get("image_shape"),
     )

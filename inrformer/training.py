@@ -375,7 +375,7 @@ class _Loop:
     folder: Path
     workers: Workers
     optimizer: torch.optim.Optimizer
-    state: dict[str, Any]  # epoch and step in it, seconds, losses summed over this epoch, history, thread counts, what the run is
+    state: dict[str, Any]  # epoch and step in it, seconds and CPU seconds, losses summed over this epoch, history, thread counts, what the run is
 
     @property
     def steps(self) -> int:
@@ -386,6 +386,10 @@ class _Loop:
     def done(self) -> int:
         "Steps so far."
         return self.state["epoch"] * self.steps + self.state["step"]
+
+    def clocks(self) -> dict[str, float]:
+        "Seconds that have passed, and those that all threads of this process have computed; none of them on a GPU."
+        return dict(seconds=time.perf_counter(), cpu_seconds=time.process_time() if self.workers.device.type == "cpu" else 0.0)
 
     def rate(self, step: int) -> float:
         "The learning rate at a step."
@@ -407,16 +411,17 @@ def tell_threads(self: _Loop) -> None:
 @patch
 def epoch(self: _Loop, bar: tqdm) -> None:
     "The rest of an epoch. A checkpoint at every tenth of it, with `PAUSE` seconds between them."
-    state, saved, began = self.state, time.perf_counter(), time.perf_counter()
+    state, saved, began = self.state, time.perf_counter(), self.clocks()
     for batch in batches(self.reader, self.objective, self.split, self.cfg, state["epoch"], state["step"]):
         losses = self.step(batch)
-        now = time.perf_counter()
-        state |= dict(step=state["step"] + 1, seconds=state["seconds"] + now - began, losses={name: state["losses"].get(name, 0.0) + loss for name, loss in losses.items()})
+        now = self.clocks()
+        state |= {name: state[name] + now[name] - began[name] for name in now}
+        state |= dict(step=state["step"] + 1, losses={name: state["losses"].get(name, 0.0) + loss for name, loss in losses.items()})
         began = now
         bar.update()
-        if is_main() and state["step"] % max(1, self.steps // 10) == 0 and now > saved + PAUSE:
+        if is_main() and state["step"] % max(1, self.steps // 10) == 0 and now["seconds"] > saved + PAUSE:
             save_checkpoint(self.folder, self.reader, self.optimizer, state)
-            saved = now
+            saved = now["seconds"]
 
 # %% ../nbs/12_training.ipynb #10090006
 @patch
@@ -461,7 +466,7 @@ def train(
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,  # asked after every epoch, of which there is at least one: stop here, to be resumed later?
 ) -> dict[str, Any]:
-    """Train `reader` in place and return the state: epoch, seconds, and one history entry per epoch.
+    """Train `reader` in place and return the state: epoch, seconds, CPU seconds, and one history entry per epoch.
 
     Gradients are clipped to norm 1. Resumes from the newest checkpoint in `folder`; a run killed at any moment
     and started again gives, on a CPU with as many threads, the same bits as one that never was, and has lost a tenth of an epoch or 20 seconds. Raises FloatingPointError at the step whose
@@ -471,7 +476,7 @@ def train(
     optimizer = make_optimizer(reader.to(workers.device).train(), cfg)
     objective.meet(split)
     folder.mkdir(parents=True, exist_ok=True)
-    start = dict(epoch=0, step=0, seconds=0.0, losses={}, history=[], threads=[], about=about or {})
+    start = dict(epoch=0, step=0, seconds=0.0, cpu_seconds=0.0, losses={}, history=[], threads=[], about=about or {})
     loop = _Loop(reader, objective, split, cfg, folder, workers, optimizer, load_checkpoint(folder, reader, optimizer, about or {}) or start)
     loop.tell_threads()
     with tqdm(total=cfg.epochs * loop.steps, initial=loop.done, desc="training", unit="step", disable=not (progress and is_main())) as bar:

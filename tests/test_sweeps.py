@@ -1,9 +1,11 @@
 "Experiments and sweeps: killed and resumed, within a budget, several at a time, failures recorded, stale rows named, and the command line on a bare machine."
 
+import contextlib
 import io
 import itertools
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -250,12 +252,12 @@ REHEARSAL = ["sweep", "table3", "--protocol", "cifar10-full", "--budget", "9"]
 TINY = "dataset=digits n_train=64 n_test=32 hidden=6-6 fit_steps=5 epochs=2 batch_size=32 model=demo dim=16 edge_dim=8 depth=1 heads=2 features=2 device=cpu".split()
 
 
-def command(cache):
+def command(cache, out="DIR", *more):
     "The command for a bare machine, at a small size, in an interpreter that has no notebook tools."
     (cache / "bare").mkdir(exist_ok=True)
     (cache / "bare" / "sitecustomize.py").write_text(BARE)
     env = os.environ | dict(PYTHONPATH=f"{cache / 'bare'}{os.pathsep}{ROOT}", INRFORMER_CACHE=str(cache / "cache"))
-    words = [sys.executable, "-m", "inrformer", *REHEARSAL, "--out", str(cache / "DIR"), "--set", *TINY]
+    words = [sys.executable, "-m", "inrformer", *REHEARSAL, "--out", str(cache / out), "--set", *TINY, *more]
     return dict(args=words, cwd=cache, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -278,6 +280,27 @@ def test_the_command_for_a_bare_machine_is_killed_half_way_and_resumed(cache):
     assert [r["config"]["task"]["aux"] for r in found[:3]] == [True, False, True] and {r["summary"]["protocol"] for r in found} == {"custom"}
     again = subprocess.run(**command(cache))
     assert again.stdout == done.stdout and [json.loads(line) for line in file.read_text().splitlines()] == found
+
+
+@pytest.mark.grid
+def test_a_sweep_killed_at_ten_random_moments_gives_the_same_records(cache):
+    "Rows of one trunk each: what a kill leaves of a fit, a checkpoint, a branch or a record must do no harm."
+    draw, longer = random.Random(0), ("schedule=wsd", "epochs=6")
+    for _ in range(10):
+        process = subprocess.Popen(**command(cache, "killed", *longer))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=draw.uniform(3, 15))
+        process.kill()
+        process.communicate()
+    for name in ("killed", "whole"):
+        done = subprocess.run(**command(cache, name, *longer))
+        assert done.returncode == 0, done.stderr[-3000:]
+    killed, whole = ({r["run_id"]: r for r in records("table3-cifar10-full", cache / name / "records")} for name in ("killed", "whole"))
+    assert killed.keys() == whole.keys() and len(whole) == 8
+    for run, record in whole.items():
+        for part in record.keys() - {"env", "summary"}:
+            assert killed[run][part] == record[part], (run, part)
+        assert {name for name, value in record["summary"].items() if killed[run]["summary"][name] != value} <= {"fit_seconds", "train_seconds", "cpu_seconds"}
 
 
 def test_a_budget_stops_after_a_checkpoint_and_the_command_goes_on(cache, capsys, monkeypatch):

@@ -67,26 +67,26 @@ CHOICES: list[Row] = [
 
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
 MATCHED: list[Row] = [
-    dict(), dict(reader="deepsets", pair_dim=84), dict(reader="dws"), dict(reader="nfn_np"), dict(reader="nfn_hnp"), dict(reader="nft"), dict(reader="ng_gnn"),
+    dict(), dict(reader="deepsets", pair_dim=84), dict(reader="dws"), dict(reader="nfn_np"), dict(reader="nfn_hnp"), dict(reader="nft"), dict(reader="inr2array"), dict(reader="ng_gnn"),
     dict(reader="ng_transformer"), dict(reader="ng_transformer", probes=64), dict(reader="scalegmn"), dict(reader="scalegmn", bidirectional=True, dim=28),
     dict(reader="mlp"), dict(reader="mlp", reorder="permute"), dict(reader="mlp", reorder="align"), dict(reader="flat_transformer"), dict(reader="inr2vec"),
     dict(reader="probe"), dict(reader="pixels", mlp=256), dict(reader="flat"),
 ]
 QUARTER: dict[str, Row] = dict(
-    inrformer=dict(epochs=20), deepsets=dict(epochs=70), dws=dict(epochs=26, lr=1e-3), nfn_np=dict(epochs=100, lr=1e-3), nfn_hnp=dict(epochs=100, lr=1e-3), nft=dict(epochs=20, lr=1e-3),
-    ng_gnn=dict(epochs=23, lr=1e-3), ng_transformer=dict(epochs=12, lr=1e-3), scalegmn=dict(epochs=30, lr=1e-3), mlp=dict(epochs=200, lr=1e-3), flat_transformer=dict(epochs=80, lr=1e-3),
-    inr2vec=dict(epochs=150, lr=1e-3), probe=dict(epochs=48), pixels=dict(epochs=48), flat=dict(epochs=48),
+    inrformer=dict(epochs=8), deepsets=dict(epochs=35), dws=dict(epochs=13, lr=1e-3), nfn_np=dict(epochs=50, lr=1e-3), nfn_hnp=dict(epochs=50, lr=1e-3), nft=dict(epochs=10, lr=1e-3), inr2array=dict(epochs=8, lr=1e-3),
+    ng_gnn=dict(epochs=12, lr=1e-3), ng_transformer=dict(epochs=6, lr=1e-3), scalegmn=dict(epochs=15, lr=1e-3), mlp=dict(epochs=100, lr=1e-3), flat_transformer=dict(epochs=40, lr=1e-3),
+    inr2vec=dict(epochs=75, lr=1e-3), probe=dict(epochs=8), pixels=dict(epochs=8), flat=dict(epochs=8),
 )
 AUTHORS: list[Row] = [
-    dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, epochs=8), dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=2),
-    dict(reader="nfn_hnp", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=2), dict(reader="nft", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=1),
-    dict(reader="ng_gnn", model="published", lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=20), dict(reader="ng_transformer", model="published", lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=5),
-    dict(reader="scalegmn", model="published", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=12), dict(reader="scalegmn", model="published_bidirectional", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=8),
-    dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=10), dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=20),
+    dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, epochs=4), dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=1),
+    dict(reader="nfn_hnp", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=1), dict(reader="nft", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=1),
+    dict(reader="ng_gnn", model="published", lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=10), dict(reader="ng_transformer", model="published", lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=3),
+    dict(reader="scalegmn", model="published", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=6), dict(reader="scalegmn", model="published_bidirectional", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=4),
+    dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=5), dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=10),
 ]
 EDITORS: list[Row] = [dict(), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn"))]
 FEWER: list[Row] = [dict(n_train=n) for n in (500, 1500)]
-INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=3)
+INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=6)
 TWICE: Row = dict(protocol="digits", init="independent", copies=2, reader="deepsets", pair_dim=48, epochs=DIGITS["epochs"] // 2)  # every digit from two starts
 VIEWS: dict[str, Row] = {  # both views of a pair: what the loop does to the first, and the objective to the second
     "noise": dict(weight_noise=0.2, view_noise=0.2),

@@ -84,6 +84,16 @@ def pairs() -> Iterator[Any]:
 each_pair = pytest.mark.parametrize("name, spec", list(pairs()))
 
 
+def few_pairs() -> Iterator[Any]:
+    "The same, for files and faults, which hardly depend on the spec: `make test` takes one of the usual kind."
+    for case in pairs():
+        late = case.values[1] != spec_of(INRSpec.kind, {}, SMALL[2])
+        yield pytest.param(*case.values, id=case.id, marks=pytest.mark.grid if late else ())
+
+
+each_of_few_pairs = pytest.mark.parametrize("name, spec", list(few_pairs()))
+
+
 FEW = ("inrformer", "dws", "mlp")  # readers that `make test` puts through every objective; all of them go through the usual one
 
 
@@ -298,7 +308,7 @@ def test_edits_are_equivariant_and_hints_are_heard(name, spec):
             reader(inr, points)
 
 
-@each_pair
+@each_of_few_pairs
 def test_readers_survive_files(name, spec, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     for dtype in (torch.float32, torch.float64):
@@ -310,7 +320,7 @@ def test_readers_survive_files(name, spec, tmp_path, monkeypatch):
         assert torch.equal(again(inr), reader(inr))
 
 
-@each_pair
+@each_of_few_pairs
 def test_broken_readers_are_noticed(name, spec):
     inr, perm = drawn(spec), random_derangement(spec, 3, generator=seeded(1))
     for title, broken in READERS[name].broken.items():

@@ -129,7 +129,7 @@ def test_every_reader_runs_and_is_opened_from_its_one_file(objective, name, cach
 
 @pytest.mark.parametrize("kind", [dict(kind="relu", options="fourier=2"), dict(kind="mfn", options="input_scale=10.0")])
 def test_inrs_of_another_kind_are_fitted_and_read_with_no_word_to_the_reader(kind, cache):
-    this = run(SHORT | kind | dict(fit_steps=300), out=cache)
+    this = run(SHORT | kind | dict(n_train=40, n_test=16, fit_steps=300), out=cache)
     spec = this.dataset.spec
     assert spec.kind == kind["kind"] and spec.coordinates == 2 and this.summary["invariance_error"] < 1e-10 and this.summary["psnr"] > 12
 

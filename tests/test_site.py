@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 import nbclient
@@ -49,13 +50,15 @@ def text_of(cell):
     return [d.get(kind) for d in data if "image/png" not in d for kind in ("text/html", "text/markdown", "text/plain")]
 
 
-def execute(path, root):
-    "The cells of a page, executed in its project; without what is not for a test, as `eval: false` says."
-    notebook = nbformat.read(path, 4)
-    notebook.cells = [c for c in notebook.cells if option(c, "eval") != "false"]
+def execute(names, root):
+    "The code cells of each page, executed in one kernel in their project, none with names of another; without what is not for a test, as `eval: false` says."
+    pages = {name: [c for c in nbformat.read(root / "nbs" / name, 4).cells if c.cell_type == "code" and option(c, "eval") != "false"] for name in names}
+    notebook = nbformat.v4.new_notebook(metadata=PAGES["index.ipynb"].metadata)
+    for cells in pages.values():
+        notebook.cells += [nbformat.v4.new_code_cell("%reset -f"), *cells]
     kernel = dict(env=os.environ | dict(PYTHONPATH=str(root)))
     nbclient.NotebookClient(notebook, timeout=300, resources=dict(metadata=dict(path=str(root / "nbs")))).execute(**kernel)
-    return notebook.cells
+    return pages
 
 
 def test_the_sidebar_has_every_page():
@@ -69,16 +72,18 @@ def test_the_site_leads_on_and_is_known_by_a_picture():
 
 
 # Quarto names a page without its number, links pages by those names, and takes a leading / for the site's own folder
-QUARTO = r"""#!/bin/sh
-set -e
-for folder in . */; do
-  if ls "$folder"/*.ipynb >/dev/null 2>&1; then {convert} --output-dir "_docs/$folder" "$folder"/*.ipynb; fi
-done
-cd _docs
-for page in [0-9]*.html; do mv "$page" "${{page#*_}}"; done
-sed -i.bak -e 's/[0-9][0-9][a-z]*_\([a-z]*\)\.ipynb/\1.html/g' -e 's/\.ipynb/.html/g' -e 's#="/#="./#g' *.html
-sed -i.bak -e 's/[0-9][0-9][a-z]*_\([a-z]*\)\.ipynb/\1.html/g' -e 's/\.ipynb/.html/g' -e 's#="/#="../#g' */*.html
-rm *.bak */*.bak
+QUARTO = """#!{python}
+import re
+from pathlib import Path
+
+from nbconvert import HTMLExporter
+
+exporter = HTMLExporter(template_name="basic")
+for page in [*Path().glob("*.ipynb"), *Path().glob("*/*.ipynb")]:
+    html = re.sub(r"[0-9][0-9][a-z]*_([a-z]*)[.]ipynb", r"\\1.html", exporter.from_filename(page)[0]).replace(".ipynb", ".html")
+    to = Path("_docs") / page.parent / (re.sub("^[0-9].*?_", "", page.stem) + ".html")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(html.replace('="/', '="./' if page.parent == Path() else '="../'))
 """
 
 
@@ -93,7 +98,7 @@ def site(tmp_path_factory):
         (root / f).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / f, root / f, follow_symlinks=False)
     quarto = programs / "quarto"
-    quarto.write_text(QUARTO.format(convert=f'"{BIN}/jupyter-nbconvert" --log-level ERROR --to html'))
+    quarto.write_text(QUARTO.format(python=sys.executable))
     quarto.chmod(quarto.stat().st_mode | stat.S_IXUSR)
     check("make", "-s", "-o", ".venv/installed", "docs", f"BIN={BIN}", cwd=root, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}", PYTHONPATH=str(root))
     return root
@@ -206,14 +211,15 @@ def test_commands_are_right(name, line):
             assert parse_fields(options.set) is not None and experiment(options.name, options.protocol)
 
 
-@pytest.mark.parametrize("name", [n for n, page in PAGES.items() if any((option(c, "label") or "").startswith("tbl-") for c in page.cells)])
-def test_tables_regenerate_from_the_records(name):
+def test_tables_regenerate_from_the_records():
     with alone_at_runs():
-        executed = {c.id: text_of(c) for c in execute(ROOT / "nbs" / name, ROOT) if c.cell_type == "code"}
-    for cell in PAGES[name].cells:
-        table = (option(cell, "label") or "").startswith("tbl-")
-        if table or cell.cell_type == "code" and any("text/markdown" in o.get("data", {}) for o in cell.outputs):
-            assert any(text_of(cell)) and executed[cell.id] == text_of(cell), f"run `make results`: {cell.source[:80]!r} of {name} does not say what the records say"
+        pages = execute([n for n, page in PAGES.items() if any((option(c, "label") or "").startswith("tbl-") for c in page.cells)], ROOT)
+    for name, cells in pages.items():
+        executed = {c.id: text_of(c) for c in cells}
+        for cell in PAGES[name].cells:
+            table = (option(cell, "label") or "").startswith("tbl-")
+            if table or cell.cell_type == "code" and any("text/markdown" in o.get("data", {}) for o in cell.outputs):
+                assert any(text_of(cell)) and executed[cell.id] == text_of(cell), f"run `make results`: {cell.source[:80]!r} of {name} does not say what the records say"
 
 
 def test_the_run_page_shows_a_committed_record():
@@ -263,9 +269,12 @@ def made_up(rows, right=lambda k: 500 + k):
     return found
 
 
-def shown(name, tree):
-    "What the labelled cells of a page say in words, executed in that tree."
-    return {option(c, "label") or c.id: "".join(filter(None, text_of(c))) for c in execute(tree / "nbs" / name, tree) if c.cell_type == "code"}
+RESULTS = ("ablations.ipynb", "index.ipynb", "readers_table.ipynb")
+
+
+def shown(tree):
+    "What the cells of each page of results say in words, by their labels, executed in that tree."
+    return [{option(c, "label") or c.id: "".join(filter(None, text_of(c))) for c in cells} for cells in execute(RESULTS, tree).values()]
 
 
 EXECUTED = [(name, protocol if len({row["protocol"] for row in rows}) > 1 else None) for name, rows in EXPERIMENTS.items() for protocol in dict.fromkeys(row["protocol"] for row in rows)]
@@ -284,7 +293,7 @@ def test_the_results_pages_show_whatever_is_on_record(tree):
         if label == "digits":
             found[-1]["summary"]["val_accuracy"] = None
         (tree / "figures" / "records" / f"{label}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
-    cells = shown("ablations.ipynb", tree)
+    cells, index, readers = shown(tree)
     assert "not yet run" not in "".join(text for label, text in cells.items() if label.startswith(("tbl-", "fig-")))
     small = cells["tbl-table3-small"]
     assert "failed: MemoryError: too small" in small and "made-up" in small and "other source: 1 of 3 runs" in small
@@ -294,17 +303,15 @@ def test_the_results_pages_show_whatever_is_on_record(tree):
     assert "25.00" in cells["tbl-table3-full"] and "one seed: no verdict" in cells["tbl-table3-full"], "the last row is the first row's runs on other inits"
     assert "blocks of INRFormer add **-0.1 points**" in cells["982ad4c6"] and "The best control" in cells["982ad4c6"] and "Not yet run" not in cells["982ad4c6"]
     assert "better" in "".join(cells.values()) and "<details>" in cells["tbl-ids"] and run_id(config_from(rows[0])) in cells["tbl-ids"]
-    assert "not yet run" not in shown("index.ipynb", tree)["tbl-measured"]
-    readers = shown("readers_table.ipynb", tree)
+    assert "not yet run" not in index["tbl-measured"]
     assert "not yet run" not in "".join(text for label, text in readers.items() if label.startswith(("tbl-", "fig-")))
     assert "not ranked" in readers["tbl-authors"] and "ng_transformer, probes 64" in readers["tbl-matched"] and "better" in readers["tbl-verdicts"]
 
 
-@pytest.mark.parametrize("name", ["ablations.ipynb", "index.ipynb", "readers_table.ipynb"])
-def test_without_records_everything_is_not_yet_run(name, tree):
+def test_without_records_everything_is_not_yet_run(tree):
     for path in (tree / "figures" / "records").glob("*.jsonl"):
         path.unlink()
-    for label, text in shown(name, tree).items():
+    for label, text in (said for page in shown(tree) for said in page.items()):
         if label.startswith("tbl-") and label not in ("tbl-others", "tbl-tried"):
             assert re.search("not yet run", text, re.I), f"{label} has numbers from nowhere"
 

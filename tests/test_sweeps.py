@@ -322,7 +322,7 @@ def test_a_budget_stops_after_a_checkpoint_and_the_command_goes_on(cache, capsys
 def test_the_command_at_a_fraction_of_its_size(shared_data, cache):
     options = command(cache)
     options["args"] = options["args"][: options["args"].index("--set")] + [
-        "--set", f"dataset={shared_data}/cifar10-jpeg75-{{split}}.parquet", "n_train=200", "n_test=50", "fit_steps=20", "epochs=1", "device=cpu"]
+        "--set", f"dataset={shared_data}/cifar10-jpeg75-{{split}}.parquet", "n_train=64", "n_test=16", "fit_steps=20", "epochs=1", "device=cpu"]
     done = subprocess.run(**options)
     assert done.returncode == 0 and "8 of 8 runs are done" in done.stdout, done.stderr[-3000:]
     found = records(folder=cache / "DIR" / "records")

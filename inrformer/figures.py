@@ -528,19 +528,20 @@ def fig_edit(
 # %% ../nbs/19_figures.ipynb #c6655c43
 def fig_gallery(
     images: list[Float[Tensor, "h w c"]],  # in [-1, 1]
-    names: list[str],  # what is written above each
-    right: list[bool],  # was it read right?
+    names: list[str] | None = None,  # what is written above each
+    right: list[bool] | None = None,  # was it read right?
     *,
     columns: int = 12,
 ) -> go.Figure:
     "Pictures in a grid, those that were read wrong in a frame; each carries its number as `customdata`."
     plots, hidden = [], dict(visible=False, range=[-0.5, 0.5], constrain="domain")
-    for k, (name, good) in enumerate(zip(names, right)):
+    wrong = "" if right is None else f"; {len(right) - sum(right)} of them are read wrong"
+    for k, (name, good) in enumerate(zip(names or [""] * len(images), right or [True] * len(images))):
         spot = dict(type="scatter", x=[0], y=[0], mode="markers", marker=dict(size=42, symbol="square-open", color=_BLUE if good else _VERMILLION, line=dict(width=1 if good else 4)), customdata=[[k]],
                     hovertext=[name], hoverinfo="text", showlegend=False)
         plots.append(_Plot([spot], name, hidden, hidden))
     blanks = [_Plot([], "", hidden, hidden) for _ in range(-len(plots) % columns)]
-    figure = _figure([*plots, *blanks], f"{len(images)} test images; {len(right) - sum(right)} of them are read wrong.", 30 + 70 * -(-len(plots) // columns), columns=[1.0] * columns, gap=0.01, row_gap=0.06)
+    figure = _figure([*plots, *blanks], f"{len(images)} test images{wrong}.", 30 + 70 * -(-len(plots) // columns), columns=[1.0] * columns, gap=0.01, row_gap=0.06)
     for k, image in enumerate(images, 1):
         axis = "" if k == 1 else str(k)
         figure.add_layout_image(dict(source=_picture(image)["source"], xref=f"x{axis}", yref=f"y{axis}", x=0, y=0, xanchor="center", yanchor="middle", sizex=0.8, sizey=0.8, layer="below", sizing="contain"))

@@ -82,8 +82,22 @@ function label() {
     [...player.querySelectorAll("button:not([aria-label])")].forEach((button) => button.setAttribute("aria-label", button.querySelector(".fa-stop") ? "stop" : "play or pause"));
 }
 
+// what is typed at a slider and lies beyond its ends is refused in words; ipywidgets alone would take the nearest end for it
+function refuse({ type, key, target }) {
+  if (type !== "blur") document.querySelectorAll(".inrformer-refused").forEach((note) => note.remove());
+  if (type === "pointerdown" || (type === "keydown" && key !== "Enter") || !target.matches?.(".widget-hslider [contenteditable=true]")) return;
+  const slider = target.closest(".widget-hslider"), handle = slider.querySelector(".noUi-handle"), typed = target.textContent.trim();
+  const [low, high] = ["aria-valuemin", "aria-valuemax"].map((end) => Number(handle.getAttribute(end)));
+  if (typed && low <= Number(typed) && Number(typed) <= high) return;
+  target.textContent = handle.getAttribute("aria-valuetext");
+  const note = Object.assign(document.createElement("b"), { className: "inrformer-refused", role: "alert", textContent: `“${typed}” is refused: this goes from ${low} to ${high}.` });
+  note.style.margin = "0 8px";
+  slider.after(note);
+}
+
 async function render({ model, el }) {
   if (!globalThis.inrformerNames) {
+    for (const type of ["keydown", "pointerdown", "blur"]) document.addEventListener(type, refuse, true);
     globalThis.inrformerNames = new MutationObserver(label);
     globalThis.inrformerNames.observe(document.body, { childList: true, subtree: true });
     label();

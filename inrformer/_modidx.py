@@ -839,6 +839,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'inrformer.pairs.barrier': ('pairs.html#barrier', 'inrformer/pairs.py'),
                                  'inrformer.pairs.between': ('pairs.html#between', 'inrformer/pairs.py'),
                                  'inrformer.pairs.losses': ('pairs.html#losses', 'inrformer/pairs.py')},
+            'inrformer.palette': {'inrformer.palette.signed': ('palette.html#signed', 'inrformer/palette.py')},
             'inrformer.reader': { 'inrformer.reader.Broken': ('reader.html#broken', 'inrformer/reader.py'),
                                   'inrformer.reader.Reader': ('reader.html#reader', 'inrformer/reader.py'),
                                   'inrformer.reader.Reader.__init__': ('reader.html#reader.__init__', 'inrformer/reader.py'),

@@ -70,9 +70,9 @@ class TouchBench(Panel):
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):
         wide = dict(description_width="initial")
-        self.neuron, self.weight = ui.Dropdown(description="neuron", style=wide), ui.Dropdown(description="one of its weights", style=wide, layout=ui.Layout(max_width="420px"))
-        self.silence = ui.Checkbox(description="silence it", indent=False, layout=ui.Layout(width="auto"))
-        self.by = ui.FloatSlider(0, min=-4, max=4, step=0.1, description="nudged by (standard deviations)", style=wide, layout=ui.Layout(width="420px"))
+        self.neuron, self.weight = ui.Dropdown(description="neuron", style=wide), ui.Dropdown(description="one of its weights", style=wide, layout=ui.Layout(width="420px"))
+        self.silence = ui.Checkbox(description="silence it", indent=False, layout=ui.Layout(width="auto", margin="0 2em 0 0"))
+        self.by = ui.FloatSlider(0, min=-4, max=4, step=0.1, description="nudged by (standard deviations)", style=wide, layout=ui.Layout(width="520px"))
         self.network, self.images, self.classes = Chart(layout=ui.Layout(flex="3 1 400px")), Chart(layout=ui.Layout(flex="1 1 150px")), Chart()
         super().__init__([], [self.network, self.images, self.classes])
         row = ui.Layout(flex_flow="row wrap", align_items="center")

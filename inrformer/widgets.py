@@ -173,6 +173,10 @@ async function render({ model, el }) {
 export default { render };
 """
 
+# ipywidgets draws the arrow of a list in black, which a dark page swallows
+_ARROW = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'><path d='M5 6l4 4 4-4 1.2 1.2L9 12.4 3.8 7.2z' fill='%237a7a7a'/></svg>"
+_STYLE = f'.inrformer {{ --jp-widgets-dropdown-arrow: url("data:image/svg+xml,{_ARROW}") }}'
+
 # %% ../nbs/20_widgets.ipynb #e079dbd7
 class Chart(anywidget.AnyWidget):
     """A plotly figure in a notebook; `figure` is its JSON, once what waits is drawn.
@@ -180,7 +184,7 @@ class Chart(anywidget.AnyWidget):
     `clicked` is the `customdata` of the point last clicked and a count that makes each click another; with `arrows`, `pressed` is the arrow key last pressed and `dragged` where the pointer was dragged to, x and y of the first plot, each with a count.
     """
 
-    _esm = _VIEW
+    _esm, _css = _VIEW, _STYLE
     library = traitlets.Unicode().tag(sync=True)
     store = traitlets.Unicode().tag(sync=True)
     clicked = traitlets.List().tag(sync=True)
@@ -230,6 +234,7 @@ class Panel(ui.VBox):
     def __init__(self, controls: list[ui.Widget], charts: list[ui.Widget]):
         self.words, self._quiet, self._stale, self._charts = ui.HTML(), False, False, [c for c in charts if isinstance(c, Chart)]
         super().__init__([*controls, self.words, *charts])
+        self.add_class("inrformer")
         self.observe(lambda woken: woken.new and self._stale and self.refresh(), "awake")
 
     def settle(self) -> None:

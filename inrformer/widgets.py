@@ -777,7 +777,8 @@ def offered(config: RunConfig | None, runs: dict[str, Path]) -> list[str]:
 def trained(name: str, config: RunConfig, runs: dict[str, Path]) -> Reader:
     "One of them. Raises ValueError, saying how to train it, for a reader without a run."
     if name not in runs:
-        raise ValueError(f"no finished run of {name} on these INRs is at hand; make train PROTOCOL={config.protocol} READER={name} makes one, to be chosen here")
+        way = f"this run's own parameters and READER={name}" if config.protocol == "custom" else f"make train PROTOCOL={config.protocol} READER={name}"
+        raise ValueError(f"no finished run of {name} on these INRs is at hand; {way} makes one, to be chosen here")
     return opened_reader(runs[name])
 
 
@@ -797,7 +798,7 @@ class ReadersBench(Panel):
         self.button = ui.Button(description="measure on all test INRs", icon="play", tooltip="permute every test INR on a walk of its own and measure both accuracies", layout=ui.Layout(width="auto", align_self="flex-start"))
         self.button.on_click(lambda button: self.measure())
         self._points: dict[tuple[Reader, Reader | None], list[tuple[int, float, float]]] = {}
-        self.other, self._offered = ui.Dropdown(options=[FLAT], value=FLAT, description="beside it", style=_WIDE), None
+        self.other, self._offered = ui.Dropdown(options=[FLAT], value=FLAT, description="beside it", style=_WIDE, layout=ui.Layout(width="370px")), None
         super().__init__([self.other], [self.classes, self.button, self.curve])
         self.watch(self.other)
         self.observe(lambda moved: self._begin(), "change")

@@ -33,7 +33,7 @@ class Gallery(Panel):
 
     def __init__(self, source: Source):
         self.reader = ui.Dropdown(description="reader", style=dict(description_width="initial"), layout=ui.Layout(width="350px"))
-        self.which = ui.ToggleButtons(options=list(_SHOWN), description="show", style=dict(button_width="auto", description_width="initial"), layout=ui.Layout(width="280px"))
+        self.which = ui.ToggleButtons(options=list(_SHOWN), style=dict(button_width="auto"))
         self.page = ui.BoundedIntText(1, 1, 1, description="page", layout=ui.Layout(width="150px"))
         self.pictures = Chart()
         super().__init__([ui.HBox([self.reader, self.which, self.page], layout=ui.Layout(flex_flow="row wrap", align_items="center"))], [self.pictures])

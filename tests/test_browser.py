@@ -446,7 +446,10 @@ def test_workbench_in_voila(page, voila):
     port = url.split(":")[2].split("/")[0]
     page.goto(f"http://127.0.0.1:{port}/")
     assert "/login" in page.url, "the app opens without its token"
-    page.goto(url)
+    page.goto(url, wait_until="commit")
+    page.get_by_text("under your hand").wait_for()
+    assert page.locator("#loading").is_visible(), "the app says nothing before its panels"
+    assert not page.get_by_text("Run All Cells").is_visible(), "an app has no such menu"
     chart(page, "An image of").wait_for()
     check_reach(page)
     check_saving(page)

@@ -22,17 +22,18 @@ import plotly.graph_objects as go
 import torch
 from jaxtyping import Float
 from PIL import Image
+from plotly.colors import hex_to_rgb
 from plotly.io import write_images
 from torch import Tensor
 
 from .inr import INR, INRSpec, Param, psnr
 from .inspection import TOLERANCE, Change, Scene, accuracies, attention, crops, demo_source, first_break, hint_at, logits_of, render, walk
 from .layers import neighbours
+from .palette import BLUE, GREEN, GREY, ORANGE, VERMILLION
 from .symmetry import Permutation, align, permute
 
 # %% ../nbs/19_figures.ipynb #5bbe5662
-_BLUE, _ORANGE, _VERMILLION, _GREEN, _GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7a7a7a"
-_DIVERGING = [[0, "rgba(0,114,178,1)"], [0.5, "rgba(128,128,128,0)"], [1, "rgba(213,94,0,1)"]]
+_DIVERGING = [[0, BLUE], [0.5, "rgba(128,128,128,0)"], [1, VERMILLION]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _look(alt: str, height: int) -> dict[str, Any]:
     "The layout that all figures share: nothing behind the plots, grey text, and words for those who cannot see them."
     clear = "rgba(0,0,0,0)"
     return dict(
-        height=height, margin=dict(l=10, r=10, t=34, b=10), paper_bgcolor=clear, plot_bgcolor=clear, font=dict(color=_GREY, size=12), meta=dict(alt=alt),
+        height=height, margin=dict(l=10, r=10, t=34, b=10), paper_bgcolor=clear, plot_bgcolor=clear, font=dict(color=GREY, size=12), meta=dict(alt=alt),
         hoverlabel=dict(bgcolor="#eeeeee", font=dict(color="black")), template=go.layout.Template(), dragmode=False, legend=dict(orientation="h", y=-0.2, yanchor="top", x=1, xanchor="right"),
     )
 
@@ -214,9 +215,9 @@ def _edges(inr: INR, spots: list[tuple[np.ndarray, np.ndarray]], bins: int = 5) 
     strengths = [(w[0] / w[0].abs().max().clamp(min=1e-300)).numpy() for w in inr.weights]
     faint = min(1.0, (400 / sum(s.size for s in strengths)) ** 0.5)
     for level in range(bins):
-        for sign, colour in ((-1, "0,114,178"), (1, "213,94,0")):
+        for sign, colour in ((-1, BLUE), (1, VERMILLION)):
             x, y = _lines(inr.spec, spots, [(np.sign(s) == sign) & (np.minimum((abs(s) * bins).astype(int), bins - 1) == level) for s in strengths])
-            line = dict(color=f"rgba({colour},{faint * (level + 0.5) / bins:.2f})", width=0.6 + 1.8 * faint * level / bins, simplify=False)
+            line = dict(color=f"rgba{(*hex_to_rgb(colour), round(faint * (level + 0.5) / bins, 2))}", width=0.6 + 1.8 * faint * level / bins, simplify=False)
             yield dict(type="scatter", x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 # %% ../nbs/19_figures.ipynb #ee68cd98
@@ -237,7 +238,7 @@ def _nodes(inr: INR, l: int, spot: tuple[np.ndarray, np.ndarray], names: list[st
     (x, y), vectors = spot, [t[0].numpy() for p, t in zip(inr.spec.layout, inr.tensors) if (p.out, p.inn) == (l, None)]
     few, most = len(x) <= MANY, max(inr.spec.widths)
     size = (24 if l == 0 else 18) if most <= MANY else max(5, min(18, 260 / most))
-    colours = dict(color=vectors[0] if vectors else np.zeros(len(x)), cmid=0, colorscale=[[0, _BLUE], [0.5, "#d9d9d9"], [1, _VERMILLION]], line=dict(width=1, color=_GREY))
+    colours = dict(color=vectors[0] if vectors else np.zeros(len(x)), cmid=0, colorscale=[[0, BLUE], [0.5, "#d9d9d9"], [1, VERMILLION]], line=dict(width=1, color=GREY))
     label = dict(size=9, color="black") if most <= MANY else dict(size=9)
     return dict(type="scatter", x=x, y=y, mode="markers+text", marker=dict(size=size, **colours), showlegend=False, text=names if few else _sparse(names), textfont=label,
                 textposition="middle center" if most <= MANY else "middle left", hovertext=_tips(inr, l, names), hoverinfo="text",
@@ -254,11 +255,11 @@ def _network(inr: INR, order: Permutation | None, marked: Sequence[tuple[int, in
     "Lines, neurons, rings, and a last trace for the lines of whatever neuron is pointed at. `order` is undone in the weights and done in the picture."
     spec, spots = inr.spec, _spots(inr.spec, order)
     here = inr if order is None else permute(inr, order.inverse())
-    held = dict(type="scatter", x=[], y=[], mode="lines", line=dict(color=_GREEN, width=2), hoverinfo="skip", showlegend=False, name="held")
+    held = dict(type="scatter", x=[], y=[], mode="lines", line=dict(color=GREEN, width=2), hoverinfo="skip", showlegend=False, name="held")
     nodes = [_nodes(here, l, spot, names) for l, (spot, names) in enumerate(zip(spots, _numbers(spec, None)))]
     x = dict(showgrid=False, range=[-0.45, spec.depth + 0.45], tickvals=list(range(spec.depth + 1)), ticktext=[name.replace(" ", "<br>", 1) for name in layer_names(spec)])
     tall = max(spec.widths) / 2 + 0.4
-    return _Plot([*_edges(here, spots), *nodes, _rings(spots, marked, _GREEN), held], title, x, dict(visible=False, range=[-tall, tall]))
+    return _Plot([*_edges(here, spots), *nodes, _rings(spots, marked, GREEN), held], title, x, dict(visible=False, range=[-tall, tall]))
 
 # %% ../nbs/19_figures.ipynb #ae4c8b79
 _GLIDE = dict(duration=250, easing="cubic-in-out")  # of a point that moves, in ms
@@ -358,12 +359,12 @@ def fig_errors(errors: dict[str, float], *, tolerance: float = TOLERANCE) -> go.
     "A bar for each stage, on a log axis that starts at 1e-18, where an exact 0 is drawn; bars above the tolerance are hatched."
     names, values = list(errors), list(errors.values())
     broken = [not v <= tolerance for v in values]
-    marker = dict(color=[_VERMILLION if bad else _BLUE for bad in broken], pattern=dict(shape=["/" if bad else "" for bad in broken], solidity=0.3, fillmode="overlay"))
+    marker = dict(color=[VERMILLION if bad else BLUE for bad in broken], pattern=dict(shape=["/" if bad else "" for bad in broken], solidity=0.3, fillmode="overlay"))
     text = ["exactly 0" if v == 0 else "not a number" if not math.isfinite(v) else number(v) for v in values]
     lengths = [min(max(v, 1.5 * _FLOOR), 1e2) for v in values]
     trace = dict(type="bar", y=names, x=lengths, orientation="h", marker=marker, text=text, textposition="outside", cliponaxis=False, hoverinfo="skip")
     x = dict(type="log", range=[-18, 3], title=dict(text="relative error of f(Pθ) against P f(θ), float64", font=dict(size=12)), dtick=3, exponentformat="power")
-    line = dict(type="line", x0=tolerance, x1=tolerance, y0=0, y1=1, yref="paper", line=dict(color=_GREEN, width=2, dash="dash"))
+    line = dict(type="line", x0=tolerance, x1=tolerance, y0=0, y1=1, yref="paper", line=dict(color=GREEN, width=2, dash="dash"))
     note = dict(x=math.log10(tolerance), y=1, yref="paper", yanchor="bottom", text=f"tolerance {number(tolerance)}", showarrow=False)
     first = first_break(errors, tolerance)
     alt = f"Relative error of each stage; {'all are below the tolerance' if first is None else f'the first above the tolerance is {first}'}."
@@ -375,7 +376,7 @@ def _columns(values: dict[str, Float[Tensor, "classes"]], classes: tuple[str, ..
     return [
         dict(type="bar", x=list(range(len(classes))), y=column.tolist(), name=name, legendgroup=name, showlegend=legend, marker=dict(color=colour, pattern=dict(shape=shape, solidity=0.3, fillmode="overlay")),
              customdata=list(classes), hovertemplate=name + ", %{customdata}: %{y:.3g}<extra></extra>")
-        for (name, column), colour, shape in zip(values.items(), (_BLUE, _ORANGE), ("", "/"))
+        for (name, column), colour, shape in zip(values.items(), (BLUE, ORANGE), ("", "/"))
     ]
 
 # %% ../nbs/19_figures.ipynb #db1bb69c
@@ -412,11 +413,11 @@ def fig_accuracy(
 ) -> go.Figure:
     "Test accuracy of two readers against the number of transpositions."
     counts, said, flatly = (list(column) for column in zip(*points)) if points else ([], [], [])
-    traces = [_curve(reader, counts, said, _BLUE, "circle", "solid", "top"), _curve(other, counts, flatly, _ORANGE, "square", "dash", "bottom")]
-    shapes = [dict(type="line", x0=0, x1=1, xref="paper", y0=1 / classes, y1=1 / classes, line=dict(color=_GREY, dash="dot"))]
+    traces = [_curve(reader, counts, said, BLUE, "circle", "solid", "top"), _curve(other, counts, flatly, ORANGE, "square", "dash", "bottom")]
+    shapes = [dict(type="line", x0=0, x1=1, xref="paper", y0=1 / classes, y1=1 / classes, line=dict(color=GREY, dash="dot"))]
     notes = [dict(x=0, xref="paper", xanchor="left", y=1 / classes, yanchor="bottom", text="chance", showarrow=False)]
     if at is not None:
-        shapes.append(dict(type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line=dict(color=_GREEN, width=2)))
+        shapes.append(dict(type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line=dict(color=GREEN, width=2)))
         notes.append(dict(x=at, y=1, yref="paper", yanchor="bottom", text="you are here", showarrow=False))
     ends = f" After {counts[-1]} transpositions: {reader} {said[-1]:.3f}, {other} {flatly[-1]:.3f}." if points else ""
     x = dict(title=dict(text="transpositions of hidden neurons, each INR on its own walk", font=dict(size=12)), range=[-0.09 * last, 1.09 * last])
@@ -454,7 +455,7 @@ def fig_crop(
     "The image with the crop outlined, the true crop, and the auxiliary INR's crop with its PSNR."
     quality = psnr(shown[None], true[None]).item()
     (top, left), (bottom, right) = (((hint[0, k] + 1) / 2 * side - 0.5).tolist() for k in (0, -1))
-    outline = dict(type="rect", x0=left, x1=right, y0=top, y1=bottom, xref="x", yref="y", line=dict(color=_ORANGE, width=4))
+    outline = dict(type="rect", x0=left, x1=right, y0=top, y1=bottom, xref="x", yref="y", line=dict(color=ORANGE, width=4))
     pictures = {"the INR and its crop": _picture(render(inr, side, side)), "true crop": _picture(true), f"auxiliary INR, PSNR {quality:.1f} dB": _picture(shown)}
     return _pictures(pictures, f"A crop of an image as it is and as the auxiliary INR shows it (PSNR {quality:.1f} dB).", 260, shapes=[outline])
 
@@ -467,7 +468,7 @@ def fig_progress(
 ) -> go.Figure:
     "The PSNR of a fit so far, the image, and its INR by now."
     at, reached = (list(column) for column in zip(*curve))
-    line = dict(type="scatter", x=at, y=reached, mode="lines", line=dict(color=_BLUE, width=2.5), showlegend=False, hovertemplate="%{y:.1f} dB after %{x}<extra></extra>")
+    line = dict(type="scatter", x=at, y=reached, mode="lines", line=dict(color=BLUE, width=2.5), showlegend=False, hovertemplate="%{y:.1f} dB after %{x}<extra></extra>")
     x, y = (dict(title=dict(text=text, font=dict(size=12))) for text in ("steps", "PSNR, dB"))
     hidden = dict(visible=False, constrain="domain")
     pictures = [_Plot([_picture(shown)], title, hidden, hidden | dict(autorange="reversed", scaleanchor=f"x{k}"))
@@ -480,7 +481,7 @@ def fig_line(
     losses: dict[str, Float[Tensor, "t"]],  # mean squared errors along the line, by what was done to the second INR
 ) -> go.Figure:
     "Mean squared error against the place on the line between two INRs."
-    looks = zip(losses.items(), (_VERMILLION, _BLUE), ("solid", "dash"))
+    looks = zip(losses.items(), (VERMILLION, BLUE), ("solid", "dash"))
     traces = [dict(type="scatter", x=torch.linspace(0, 1, len(loss)).tolist(), y=loss.tolist(), name=name, mode="lines", line=dict(color=colour, dash=dash, width=2.5),
                    hovertemplate="%{y:.3g} at %{x:.2f}<extra></extra>") for (name, loss), colour, dash in looks]
     x, y = (dict(title=dict(text=text, font=dict(size=12))) for text in ("place on the line: 0 is the first INR, 1 the second", "mean squared error"))
@@ -504,9 +505,9 @@ def fig_learning(
 ) -> go.Figure:
     "The share of an edit that an editor makes, so far."
     at, made = (list(column) for column in zip(*curve))
-    line = dict(type="scatter", x=at, y=made, mode="lines", line=dict(color=_BLUE, width=2.5), showlegend=False, hovertemplate="%{y:.2f} after %{x}<extra></extra>")
+    line = dict(type="scatter", x=at, y=made, mode="lines", line=dict(color=BLUE, width=2.5), showlegend=False, hovertemplate="%{y:.2f} after %{x}<extra></extra>")
     x, y = (dict(title=dict(text=text, font=dict(size=12))) for text in ("steps", "share of the change"))
-    dots = dict(type="line", x0=0, x1=1, xref="paper", y0=affine, y1=affine, line=dict(color=_ORANGE, dash="dot", width=2))
+    dots = dict(type="line", x0=0, x1=1, xref="paper", y0=affine, y1=affine, line=dict(color=ORANGE, dash="dot", width=2))
     note = dict(x=1, xref="paper", xanchor="right", y=affine, yanchor="top", text=f"contrast and brightness alone: {affine:.2f}", showarrow=False)
     alt = f"The share of the change that an editor makes after {at[-1]} of {steps} steps, {made[-1]:.2f}; contrast and brightness alone make {affine:.2f}."
     return _figure([_Plot([line], x=x | dict(range=[0, steps]), y=y | dict(range=[min(0.0, *made) - 0.02, 1.02]))], alt, 190, margin=dict(l=10, r=10, t=14, b=10), shapes=[dots], annotations=[note])
@@ -528,19 +529,20 @@ def fig_edit(
 # %% ../nbs/19_figures.ipynb #c6655c43
 def fig_gallery(
     images: list[Float[Tensor, "h w c"]],  # in [-1, 1]
-    names: list[str],  # what is written above each
-    right: list[bool],  # was it read right?
+    names: list[str] | None = None,  # what is written above each
+    right: list[bool] | None = None,  # was it read right?
     *,
     columns: int = 12,
 ) -> go.Figure:
     "Pictures in a grid, those that were read wrong in a frame; each carries its number as `customdata`."
     plots, hidden = [], dict(visible=False, range=[-0.5, 0.5], constrain="domain")
-    for k, (name, good) in enumerate(zip(names, right)):
-        spot = dict(type="scatter", x=[0], y=[0], mode="markers", marker=dict(size=42, symbol="square-open", color=_BLUE if good else _VERMILLION, line=dict(width=1 if good else 4)), customdata=[[k]],
+    wrong = "" if right is None else f"; {len(right) - sum(right)} of them are read wrong"
+    for k, (name, good) in enumerate(zip(names or [""] * len(images), right or [True] * len(images))):
+        spot = dict(type="scatter", x=[0], y=[0], mode="markers", marker=dict(size=42, symbol="square-open", color=BLUE if good else VERMILLION, line=dict(width=1 if good else 4)), customdata=[[k]],
                     hovertext=[name], hoverinfo="text", showlegend=False)
         plots.append(_Plot([spot], name, hidden, hidden))
     blanks = [_Plot([], "", hidden, hidden) for _ in range(-len(plots) % columns)]
-    figure = _figure([*plots, *blanks], f"{len(images)} test images; {len(right) - sum(right)} of them are read wrong.", 30 + 70 * -(-len(plots) // columns), columns=[1.0] * columns, gap=0.01, row_gap=0.06)
+    figure = _figure([*plots, *blanks], f"{len(images)} test images{wrong}.", 30 + 70 * -(-len(plots) // columns), columns=[1.0] * columns, gap=0.01, row_gap=0.06)
     for k, image in enumerate(images, 1):
         axis = "" if k == 1 else str(k)
         figure.add_layout_image(dict(source=_picture(image)["source"], xref=f"x{axis}", yref=f"y{axis}", x=0, y=0, xanchor="center", yanchor="middle", sizex=0.8, sizey=0.8, layer="below", sizing="contain"))

@@ -32,8 +32,8 @@ class Gallery(Panel):
     index = traitlets.Int(allow_none=True)
 
     def __init__(self, source: Source):
-        self.reader = ui.Dropdown(description="reader", style=dict(description_width="initial"))
-        self.which = ui.ToggleButtons(options=list(_SHOWN), description="show", style=dict(button_width="auto", description_width="initial"))
+        self.reader = ui.Dropdown(description="reader", style=dict(description_width="initial"), layout=ui.Layout(width="350px"))
+        self.which = ui.ToggleButtons(options=list(_SHOWN), style=dict(button_width="auto"))
         self.page = ui.BoundedIntText(1, 1, 1, description="page", layout=ui.Layout(width="150px"))
         self.pictures = Chart()
         super().__init__([ui.HBox([self.reader, self.which, self.page], layout=ui.Layout(flex_flow="row wrap", align_items="center"))], [self.pictures])
@@ -73,11 +73,12 @@ def _turn(self: Gallery) -> None:
 def settle(self: Gallery) -> None:
     if not self.awake:
         return
-    test = self.opened.test
-    self._said = answers(self._asked, test.inr).argmax(dim=1)
-    right = self._said == test.labels
-    self._right, self._places = right, _SHOWN[self.which.value](right).nonzero()[:, 0].tolist()
+    test, reader = self.opened.test, self._asked
+    self._said = answers(reader, test.inr).argmax(dim=1) if reader.classes else None
+    self._right = None if self._said is None else self._said == test.labels
+    self._places = list(range(len(test))) if self._right is None else _SHOWN[self.which.value](self._right).nonzero()[:, 0].tolist()
     with self.quiet():
+        self.which.disabled = self._right is None
         self.page.max = max(1, -(-len(self._places) // PAGE))
 
 
@@ -89,14 +90,17 @@ def _here(self: Gallery) -> list[int]:
 
 @patch
 def tell(self: Gallery) -> str:
+    if self._right is None:
+        return f"{len(self.opened.test)} test INRs. {html.escape(self.reader.value)} names no classes: nothing is right or wrong here. Click one to take it to all tabs. <small>{self.opened.about}</small>"
     count, right = len(self._right), int(self._right.sum())
     return f"Of {count} test INRs <b>{html.escape(self.reader.value)} reads {right} right</b> ({right / count:.3f}); {count - right} are wrong, in a thick frame. Above each is what the reader says. Click one to take it to all tabs. <small>{self.opened.about}</small>"
 
 # %% ../nbs/20d_gallery.ipynb #9e0f7369
 @patch
 def draw(self: Gallery) -> None:
-    test, names = self.opened.test, self.opened.reader.classes
-    shown = [render(test.inr[k : k + 1], 16, 16) for k in self._here]
+    shown, names = [render(self.opened.test.inr[k : k + 1], 16, 16) for k in self._here], self.opened.reader.classes
+    if self._right is None:
+        return self.pictures.show(fig_gallery, shown)
     self.pictures.show(fig_gallery, shown, [names[int(self._said[k])] for k in self._here], [bool(self._right[k]) for k in self._here])
 
 

@@ -247,10 +247,18 @@ def tell(self: OwnBench) -> str:
     h, w, channels = self._wanted
     if self.fitting is None:
         return f"Draw into the black square, or upload an image: it becomes {h} × {w} pixels, {'grey' if channels == 1 else 'colour'}, and is fitted as the model's own data were. What comes of it goes through all tabs."
-    said, names = logits_of(self.opened.reader, self.fitting.now())[0].softmax(dim=0), self.opened.reader.classes
-    guess, (steps, quality) = int(said.argmax()), self.fitting.curve[-1]
+    steps, quality = self.fitting.curve[-1]
     done = " <b>These weights are in all tabs now.</b>" if steps >= self._last or self.run.value else ""
-    return f"Step {steps} of {self._last}, {quality:.1f} dB: reading these weights, the model says <b>{names[guess]}</b> ({said[guess]:.2f}).{done}"
+    return f"Step {steps} of {self._last}, {quality:.1f} dB{self._heard()}.{done}"
+
+
+@patch
+def _heard(self: OwnBench) -> str:
+    "What the model says of the weights by now, if it names anything."
+    if not (names := self.opened.reader.classes):
+        return ""
+    said = logits_of(self.opened.reader, self.fitting.now())[0].softmax(dim=0)
+    return f": reading these weights, the model says <b>{names[int(said.argmax())]}</b> ({said.max():.2f})"
 
 # %% ../nbs/20a_own.ipynb #11588688
 @patch

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from .figures import fig_line, fig_networks, fig_strips, number
 from .inr import INR, pixel_grid
-from .inspection import Scene, logits_of, render, walk
+from .inspection import Scene, logits_of, read, render, walk
 from .reader import Reader
-from .symmetry import Permutation, align, permute
+from .symmetry import Permutation, align, permute, relative_error
 from .widgets import Chart, Panel
 
 # %% ../nbs/20b_pairs.ipynb #4cea87b6
@@ -86,15 +86,19 @@ def tell(self: PairBench) -> str:
     scene, (gone, home) = self.scene, (barrier(loss) for loss in self.loss.values())
     best = "and <b>aligned there is none</b>: the two differ by the order of neurons alone" if home < 1e-9 else f"aligned, {home:.3f}: {'part of it was the order of neurons, and the rest is another solution' if home < 0.9 * gone else 'the order of neurons is not what keeps them apart'}"
     readers = {type(scene.reader).__name__: scene.reader} | ({} if scene.flat is None else {"logistic regression on flat weights": scene.flat})
-    said = "; ".join(f"{name} says <b>{a}</b> of the first and <b>{b}</b> of the second" for name, reader in readers.items() for a, b in [self._both(reader)])
+    said = "; ".join(f"{name} {self._says(reader)}" for name, reader in readers.items())
     return f"On the line between them the error rises by {gone:.3f} above its ends, {best}. {said}. <small>{html.escape(scene.about)}</small>"
 
 
 @patch
-def _both(self: PairBench, reader: Reader) -> list[str]:
-    "What a reader says of both, and how sure it is."
-    found = [logits_of(reader, inr)[0].softmax(dim=0) for inr in (self.scene.inr, self.other)]
-    return [f"{reader.classes[int(said.argmax())]}</b> ({said.max():.2f})<b>" for said in found]
+def _says(self: PairBench, reader: Reader) -> str:
+    "What a reader says of both, and how sure it is; how far its features are apart where it names no classes."
+    both = self.scene.inr, self.other
+    if not reader.classes:
+        first, second = (read(reader, inr)["features"] for inr in both)
+        return f"names no classes, and its features of the two are <b>{relative_error(second, first):.1%}</b> apart"
+    first, second = (f"<b>{reader.classes[int(said.argmax())]}</b> ({said.max():.2f})" for said in (logits_of(reader, inr)[0].softmax(dim=0) for inr in both))
+    return f"says {first} of the first and {second} of the second"
 
 # %% ../nbs/20b_pairs.ipynb #93b6f8c6
 @patch

@@ -13,10 +13,11 @@ import torch
 import traitlets
 from fastcore.basics import patch
 
-from .figures import fig_change, fig_classes, fig_network, layer_names, number
+from .figures import blank, fig_change, fig_classes, fig_network, layer_names, number
 from .inr import INR
-from .inspection import Scene, logits_of, render
+from .inspection import Scene, logits_of, read, render
 from .reader import Reader
+from .symmetry import relative_error
 from .widgets import Chart, Panel
 
 # %% ../nbs/20c_touch.ipynb #97b5b69d
@@ -69,9 +70,9 @@ class TouchBench(Panel):
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):
         wide = dict(description_width="initial")
-        self.neuron, self.weight = ui.Dropdown(description="neuron", style=wide), ui.Dropdown(description="one of its weights", style=wide, layout=ui.Layout(max_width="420px"))
-        self.silence = ui.Checkbox(description="silence it", indent=False, layout=ui.Layout(width="auto"))
-        self.by = ui.FloatSlider(0, min=-4, max=4, step=0.1, description="nudged by (standard deviations)", style=wide, layout=ui.Layout(width="420px"))
+        self.neuron, self.weight = ui.Dropdown(description="neuron", style=wide), ui.Dropdown(description="one of its weights", style=wide, layout=ui.Layout(width="420px"))
+        self.silence = ui.Checkbox(description="silence it", indent=False, layout=ui.Layout(width="auto", margin="0 2em 0 0"))
+        self.by = ui.FloatSlider(0, min=-4, max=4, step=0.1, description="nudged by (standard deviations)", style=wide, layout=ui.Layout(width="520px"))
         self.network, self.images, self.classes = Chart(layout=ui.Layout(flex="3 1 400px")), Chart(layout=ui.Layout(flex="1 1 150px")), Chart()
         super().__init__([], [self.network, self.images, self.classes])
         row = ui.Layout(flex_flow="row wrap", align_items="center")
@@ -129,9 +130,18 @@ def tell(self: TouchBench) -> str:
     if not done:
         return "Click a hidden neuron; silence it, or nudge one of its weights."
     image = (render(self.touched, 64, 64) - render(scene.inr, 64, 64)).abs().max().item()
-    before, after = (logits_of(scene.reader, x)[0].softmax(dim=0) for x in (scene.inr, self.touched))
-    first, then = (f"{scene.reader.classes[int(said.argmax())]} ({said.max():.2f})" for said in (before, after))
-    return f"{' and '.join(done).capitalize()}: the image moves by up to <b>{number(image)}</b> of 2, and the answer from <b>{first}</b> to <b>{then}</b>."
+    return f"{' and '.join(done).capitalize()}: the image moves by up to <b>{number(image)}</b> of 2, and {self._heard()}."
+
+
+@patch
+def _heard(self: TouchBench) -> str:
+    "What becomes of the answer, or of the features where the reader gives none."
+    reader, both = self.scene.reader, (self.scene.inr, self.touched)
+    if not reader.classes:
+        before, after = (read(reader, x)["features"] for x in both)
+        return f"the features of {type(reader).__name__}, which names no classes, by <b>{relative_error(after, before):.1%}</b>"
+    first, then = (f"{reader.classes[int(said.argmax())]} ({said.max():.2f})" for said in (logits_of(reader, x)[0].softmax(dim=0) for x in both))
+    return f"the answer from <b>{first}</b> to <b>{then}</b>"
 
 # %% ../nbs/20c_touch.ipynb #984fd9a7
 @patch
@@ -139,6 +149,7 @@ def draw(self: TouchBench) -> None:
     scene, reader = self.scene, self.scene.reader
     self.network.show(fig_network, self.touched, marked=[self.neuron.value])
     self.images.show(fig_change, scene.inr, self.touched, stacked=True)
-    if reader.classes:
-        said = {when: logits_of(reader, x)[0].softmax(dim=0) for when, x in (("as it was", scene.inr), ("touched", self.touched))}
-        self.classes.show(fig_classes, {type(reader).__name__: said}, reader.classes, label=scene.label)
+    if not reader.classes:
+        return self.classes.show(blank)
+    said = {when: logits_of(reader, x)[0].softmax(dim=0) for when, x in (("as it was", scene.inr), ("touched", self.touched))}
+    self.classes.show(fig_classes, {type(reader).__name__: said}, reader.classes, label=scene.label)

@@ -82,8 +82,22 @@ function label() {
     [...player.querySelectorAll("button:not([aria-label])")].forEach((button) => button.setAttribute("aria-label", button.querySelector(".fa-stop") ? "stop" : "play or pause"));
 }
 
+// what is typed at a slider and lies beyond its ends is refused in words; ipywidgets alone would take the nearest end for it
+function refuse({ type, key, target }) {
+  if (type !== "blur") document.querySelectorAll(".inrformer-refused").forEach((note) => note.remove());
+  if (type === "pointerdown" || (type === "keydown" && key !== "Enter") || !target.matches?.(".widget-hslider [contenteditable=true]")) return;
+  const slider = target.closest(".widget-hslider"), handle = slider.querySelector(".noUi-handle"), typed = target.textContent.trim();
+  const [low, high] = ["aria-valuemin", "aria-valuemax"].map((end) => Number(handle.getAttribute(end)));
+  if (typed && low <= Number(typed) && Number(typed) <= high) return;
+  target.textContent = handle.getAttribute("aria-valuetext");
+  const note = Object.assign(document.createElement("b"), { className: "inrformer-refused", role: "alert", textContent: `“${typed}” is refused: this goes from ${low} to ${high}.` });
+  note.style.margin = "0 8px";
+  slider.after(note);
+}
+
 async function render({ model, el }) {
   if (!globalThis.inrformerNames) {
+    for (const type of ["keydown", "pointerdown", "blur"]) document.addEventListener(type, refuse, true);
     globalThis.inrformerNames = new MutationObserver(label);
     globalThis.inrformerNames.observe(document.body, { childList: true, subtree: true });
     label();
@@ -159,6 +173,10 @@ async function render({ model, el }) {
 export default { render };
 """
 
+# ipywidgets draws the arrow of a list in black, which a dark page swallows
+_ARROW = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'><path d='M5 6l4 4 4-4 1.2 1.2L9 12.4 3.8 7.2z' fill='%237a7a7a'/></svg>"
+_STYLE = f'.inrformer {{ --jp-widgets-dropdown-arrow: url("data:image/svg+xml,{_ARROW}") }}'
+
 # %% ../nbs/20_widgets.ipynb #e079dbd7
 class Chart(anywidget.AnyWidget):
     """A plotly figure in a notebook; `figure` is its JSON, once what waits is drawn.
@@ -166,7 +184,7 @@ class Chart(anywidget.AnyWidget):
     `clicked` is the `customdata` of the point last clicked and a count that makes each click another; with `arrows`, `pressed` is the arrow key last pressed and `dragged` where the pointer was dragged to, x and y of the first plot, each with a count.
     """
 
-    _esm = _VIEW
+    _esm, _css = _VIEW, _STYLE
     library = traitlets.Unicode().tag(sync=True)
     store = traitlets.Unicode().tag(sync=True)
     clicked = traitlets.List().tag(sync=True)
@@ -216,6 +234,7 @@ class Panel(ui.VBox):
     def __init__(self, controls: list[ui.Widget], charts: list[ui.Widget]):
         self.words, self._quiet, self._stale, self._charts = ui.HTML(), False, False, [c for c in charts if isinstance(c, Chart)]
         super().__init__([*controls, self.words, *charts])
+        self.add_class("inrformer")
         self.observe(lambda woken: woken.new and self._stale and self.refresh(), "awake")
 
     def settle(self) -> None:
@@ -758,7 +777,8 @@ def offered(config: RunConfig | None, runs: dict[str, Path]) -> list[str]:
 def trained(name: str, config: RunConfig, runs: dict[str, Path]) -> Reader:
     "One of them. Raises ValueError, saying how to train it, for a reader without a run."
     if name not in runs:
-        raise ValueError(f"no finished run of {name} on these INRs is at hand; make train PROTOCOL={config.protocol} READER={name} makes one, to be chosen here")
+        way = f"this run's own parameters and READER={name}" if config.protocol == "custom" else f"make train PROTOCOL={config.protocol} READER={name}"
+        raise ValueError(f"no finished run of {name} on these INRs is at hand; {way} makes one, to be chosen here")
     return opened_reader(runs[name])
 
 
@@ -778,7 +798,7 @@ class ReadersBench(Panel):
         self.button = ui.Button(description="measure on all test INRs", icon="play", tooltip="permute every test INR on a walk of its own and measure both accuracies", layout=ui.Layout(width="auto", align_self="flex-start"))
         self.button.on_click(lambda button: self.measure())
         self._points: dict[tuple[Reader, Reader | None], list[tuple[int, float, float]]] = {}
-        self.other, self._offered = ui.Dropdown(options=[FLAT], value=FLAT, description="beside it", style=_WIDE), None
+        self.other, self._offered = ui.Dropdown(options=[FLAT], value=FLAT, description="beside it", style=_WIDE, layout=ui.Layout(width="370px")), None
         super().__init__([self.other], [self.classes, self.button, self.curve])
         self.watch(self.other)
         self.observe(lambda moved: self._begin(), "change")

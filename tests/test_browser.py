@@ -318,12 +318,28 @@ def check_reach(page) -> None:
         go(page, tab)
         page.wait_for_timeout(500)
         assert not nameless(page), f"{tab}: controls without a name"
+    assert page.evaluate("[...document.querySelectorAll('select')].every(list => getComputedStyle(list).backgroundImage.includes('7a7a7a'))"), "the arrow of a list is black, which a dark page swallows"
     page.get_by_label("model", exact=True).focus()
     met = []
     for _ in range(3):
         met.append(page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.labels?.[0]?.textContent ?? ''"))
         page.keyboard.press("Tab")
     assert met[:2] == ["model", "test image"], met
+
+
+def check_refusal(page) -> None:
+    "A number typed beyond the ends of a slider is refused in words, until the next key; one between them is taken."
+    go(page, "INR")
+    side = page.locator(".widget-hslider:visible", has_text="points per side").locator(".widget-readout")
+    for typed, leave in (("4096", "Enter"), ("-3", "Tab"), ("many", "Enter")):
+        side.fill(typed)
+        page.keyboard.press(leave)
+        page.get_by_role("alert").filter(has_text=f"“{typed}” is refused: this goes from 4 to 256").wait_for()
+        assert side.inner_text() == "64"
+    side.fill("128")
+    page.keyboard.press("Enter")
+    page.wait_for_function("chart => chart.querySelectorAll('.annotation-text')[1].textContent.includes('128')", arg=chart(page, "An image of").element_handle())
+    assert not page.get_by_role("alert").count()
 
 
 def check_edit(page) -> None:
@@ -430,10 +446,14 @@ def test_workbench_in_voila(page, voila):
     port = url.split(":")[2].split("/")[0]
     page.goto(f"http://127.0.0.1:{port}/")
     assert "/login" in page.url, "the app opens without its token"
-    page.goto(url)
+    page.goto(url, wait_until="commit")
+    page.get_by_text("under your hand").wait_for()
+    assert page.locator("#loading").is_visible(), "the app says nothing before its panels"
+    assert not page.get_by_text("Run All Cells").is_visible(), "an app has no such menu"
     chart(page, "An image of").wait_for()
     check_reach(page)
     check_saving(page)
+    check_refusal(page)
     check_edit(page)
     go(page, "equivariance")
     move_slider(page, "transpositions", 3)

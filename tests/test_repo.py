@@ -129,6 +129,12 @@ def test_only_figures_and_panels_import_plotly_or_ipywidgets():
     assert {"figures", "widgets"} <= drawing <= {"figures", *panels}
 
 
+@pytest.mark.parametrize("notebook", [p for p in NOTEBOOKS if p.stem != "00a_palette"], ids=lambda p: p.stem)
+def test_numbers_with_a_sign_have_one_map(notebook):
+    other = re.search(r"\b(RdBu|coolwarm|bwr|seismic|PuOr|PRGn|PiYG|BrBG|RdYlBu|RdYlGn|RdGy|Spectral|vlag|icefire)(_r)?\b", code(notebook))
+    assert not other, f"{other[0]}: numbers with a sign are drawn with `signed()` of the palette"
+
+
 def test_import_needs_no_notebook_tools():
     script = """
 import sys

@@ -108,6 +108,7 @@ def test_nbdev_processes_every_page(site):
     for name in PAGES:
         cells = nbformat.read(site / "_proc" / name, 4).cells
         assert cells[0].cell_type == "raw" and "title:" in cells[0].source, f"{name} has no title"
+        assert "colab" not in cells[1].source, "a badge without an address"
         assert not [o for c in cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"], name
         labels = [label for c in PAGES[name].cells if (label := option(c, "label"))]
         assert labels == [label for c in cells if (label := option(c, "label"))], f"{name} lost a label"
@@ -118,6 +119,29 @@ def test_links_of_the_rendered_site(site):
         for link in re.findall(r'(?:href|src)="([^"#:]+)(?:#[^"]*)?"', page.read_text()):
             target = (page.parent / link).resolve()
             assert target.exists() and target.is_relative_to(site / "_docs"), f"{page.name} links to {link}"
+
+
+ADDRESSED = """
+import sys
+from nbdev.process import read_nb
+from nbdev.processors import FilterDefaults
+from nbdev.quarto import refresh_quarto_yml
+
+refresh_quarto_yml()
+for name in sys.argv[1:]:
+    page = read_nb(f"nbs/{name}.ipynb")
+    FilterDefaults()(page)
+    print(page.cells[1].source, end="---" if name == sys.argv[1] else "")
+"""
+
+
+def test_one_field_of_the_settings_links_the_repository(tree):
+    settings = tree / "settings.ini"
+    settings.write_text(settings.read_text().replace("git_url =", "git_url = https://github.com/some/where"))
+    badge, none = check(BIN / "python", "-c", ADDRESSED, "workbench", "howto", cwd=tree, PYTHONPATH=str(tree)).split("---")
+    assert "(https://colab.research.google.com/github/some/where/blob/main/nbs/workbench.ipynb)" in badge and "colab" not in none
+    (name,) = yaml.safe_load((tree / "_quarto.yml").read_text())["metadata-files"]
+    assert yaml.safe_load((tree / "nbs" / name).read_text())["website"]["repo-url"] == "https://github.com/some/where"
 
 
 def test_make_docs_says_how_to_get_quarto(tree):

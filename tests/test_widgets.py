@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -313,6 +314,30 @@ def test_a_reader_without_classes_shows_what_it_has():
     assert "Equivariant." in panels[EquivarianceBench].words.value
     assert "no classes" in panels[ReadersBench].words.value and "no classes" in panels[CropBench].words.value
     assert json.loads(panels[CropBench].images.figure)["data"]
+
+
+def test_what_an_unlabelled_source_shows(shipped):
+    "Without classes an own image is fitted, neurons are touched, two INRs are compared and test INRs are looked at; nothing is right or wrong."
+    source = replace(source_of(reader_of(SIREN, classes=""), 6, "Made here."), images=torch.zeros(6, 8, 8, 1))
+    bench = Workbench({"digits": lambda: shipped, "unlabelled": lambda: source})
+    for tab in ("touch", "gallery"):
+        bench.go(tab)
+    bench.picker.source.value = "unlabelled"
+    gallery = bench.go("gallery")
+    assert gallery.words.value.count("6 test INRs") == 1 and "nothing is right or wrong" in gallery.words.value and gallery.which.disabled
+    assert json.loads(gallery.pictures.figure)["layout"]["meta"]["alt"] == "6 test images."
+    gallery.pictures.clicked = [4, 1]
+    assert bench.picker.image.value == 4
+    touch = bench.go("touch")
+    touch.silence.value = True
+    assert "the image moves by up to" in touch.words.value and "the features of INRFormer, which names no classes" in touch.words.value
+    assert json.loads(touch.images.figure)["data"] and json.loads(touch.classes.figure)["layout"]["meta"]["alt"] == "Nothing to show.", "the bars of the last source stay"
+    assert "names no classes, and its features of the two are" in bench.go("two INRs").words.value
+    own = bench.go("own image")
+    own.take(torch.rand(8, 8, 1, generator=torch.Generator().manual_seed(0)))
+    assert "Step 90 of 90" in own.words.value and "dB." in own.words.value
+    bench.picker.source.value = "digits"
+    assert "right" in bench.go("gallery").words.value and not gallery.which.disabled
 
 
 def test_variants_are_those_of_the_reader_that_is_shown():

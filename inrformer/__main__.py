@@ -60,6 +60,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         ("val-parts", Data().val_parts, "parts of the training images, one of which validates"), ("val-part", Data().val_part, "which of them"),
     ):
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} (default: {default})")
+    parser.add_argument("--penalty", type=float, help="weight of a penalty that the kind has, as mfn of frequencies that pixels cannot show (default: none)")
     parser.add_argument("--init", choices=INIT_POLICIES, default="shared", help="where INRs start (default: shared)")
     parser.add_argument("--test-init", choices=("same", "other"), default="same", help="other: images that validate and test also from starts that training never saw")
     parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")

@@ -25,11 +25,11 @@ from .runs import Run
 def recipe_of(this: Run) -> dict[str, Any]:
     "How a run's INRs were fitted, as `fit` takes it. Raises ValueError when nobody knows."
     if (fitted := this.config.fit) is not None:
-        return dict(steps=fitted.fit_steps, lr=fitted.fit_lr, init=fitted.init, inits=fitted.inits, seed=fitted.fit_seed)
+        return dict(steps=fitted.fit_steps, lr=fitted.fit_lr, penalty=fitted.penalty, init=fitted.init, inits=fitted.inits, seed=fitted.fit_seed)
     card = this.dataset.card
     if "steps" not in card:
         raise ValueError(f"the INRs of {this.folder.name} were fitted elsewhere ({card.get('origin')}), and how is not known: fit the pictures so, and give the INRs to the reader, run.model(inr)")
-    return {name: card[name] for name in ("steps", "lr", "stride", "init", "seed")} | dict(inits=card["inits"] or 1)
+    return {name: card[name] for name in ("steps", "lr", "stride", "init", "seed")} | dict(inits=card["inits"] or 1, penalty=card.get("penalty"))
 
 
 def form_of(this: Run) -> tuple[int, int, int]:

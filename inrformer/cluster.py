@@ -15,7 +15,6 @@ from .config import config_from
 from .data import Fit, build_dataset
 from .images import Data
 from .records import find_records
-from .splits import held_out
 from .sweeps import Row, known, sweep
 
 if TYPE_CHECKING:
@@ -78,7 +77,4 @@ class Cluster:
 def fit_part(folder: str | Path, data: Data, fit: Fit, part: tuple[int, int], options: dict[str, Any]) -> None:
     "Fit one part of a data set of INRs of these images."
     train, test = data.load()
-    settings = dict(steps=fit.fit_steps, lr=fit.fit_lr, init=fit.init, inits=fit.inits, copies=fit.copies, test_init=fit.test_init, seed=fit.fit_seed)
-    if fit.test_init == "other":
-        settings |= dict(val_ids=held_out(train.ids, parts=data.val_parts, part=data.val_part).tolist())
-    build_dataset(folder, train, test, fit.spec(train.images.shape[-1]), part=part, **settings | options)
+    build_dataset(folder, train, test, fit.spec(train.images.shape[-1]), part=part, **fit.settings(train.ids, data) | options)

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from .checks import Checked
 from .files import json_digest, lock, plain, read_json, replaced, sha256, shown, write_json, write_text
-from .fitting import INIT_POLICIES, Progress, check_images, code_path, fit, init_seeds, pick_chunk, pick_device
+from .fitting import INIT_POLICIES, Progress, check_images, check_penalty, code_path, fit, init_seeds, pick_chunk, pick_device
 from .images import Data, Images, cache_folder
 from .inr import INR, KINDS, INRSpec, hash_number
 from .splits import Split, held_out, hold_out
@@ -174,7 +174,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 # %% ../nbs/07_data.ipynb #736f2ef0
 SHARDS = "*-[0-9][0-9][0-9][0-9][0-9].safetensors"
-LATER = ("n_val", "val_digest", "ids")  # what only some data sets say of themselves
+LATER = ("n_val", "val_digest", "ids", "penalty")  # what only some data sets say of themselves
 
 # %% ../nbs/07_data.ipynb #22c276ac
 def _recorded(folder: Path) -> dict[str, Any] | None:
@@ -338,7 +338,7 @@ def data_card(card: Mapping[str, Any]) -> str:
 # %% ../nbs/07_data.ipynb #8bc24486
 def _card_text(card: Mapping[str, Any], spec: INRSpec) -> str:
     "What a data set is: how good, how it was made, and how to read it."
-    told = ("steps", "lr", "stride", "init", "inits", "copies", "test_init", "seed", "origin", "device", "code", "digest")
+    told = ("steps", "lr", "stride", "penalty", "init", "inits", "copies", "test_init", "seed", "origin", "device", "code", "digest")
     made = {name: card[name] for name in told if card.get(name) is not None}
     made |= {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in ("widths", "options")} | dict(spec.options)
     return CARD_TEXT.format(
@@ -741,6 +741,7 @@ def build_dataset(
     steps: int,  # Adam steps for each INR
     lr: float,  # Adam's learning rate
     stride: int = 1,  # each step sees every stride-th row and column; 1: all pixels
+    penalty: float | None = None,  # weight of a penalty that the kind has; None for the error alone
     init: str = "shared",  # "shared", "pool" or "independent"
     inits: int = 10,  # starts in the pool
     copies: int = 1,  # INRs per training image
@@ -761,7 +762,8 @@ def build_dataset(
     seed, val_ids, folder = operator.index(seed), None if val_ids is None else [operator.index(i) for i in val_ids], Path(folder).expanduser()
     _check_settings(steps=steps, lr=lr, init=init, inits=inits, copies=copies, test_init=test_init, shard_size=shard_size, part=part, val_ids=val_ids)
     _check_splits(train, test, spec, stride)
-    images, settings = _pictures(train, test, val_ids), dict(steps=steps, lr=float(lr), stride=stride, init=init, inits=inits)
+    check_penalty(penalty, spec.kind)
+    images, settings = _pictures(train, test, val_ids), dict(steps=steps, lr=float(lr), stride=stride, init=init, inits=inits) | ({} if penalty is None else dict(penalty=float(penalty)))
     content, device = _describe(train, test, spec, settings, val_ids, copies=copies, test_init=test_init, seed=seed), pick_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     build = _begin(folder, content, device, shard_size)
@@ -903,6 +905,7 @@ class Fit(Checked):
     bias_init: str = "uniform"  # biases start uniform or zero; zero leaves fewer phases to unravel
     fit_steps: int = 200  # Adam steps: few give blurs, many give sharp images
     fit_lr: float = 3e-3  # Adam's rate
+    penalty: float | None = None  # weight of a penalty that the kind has, added to the error: for mfn, of frequencies that pixels cannot show
     init: str = "shared"  # where INRs start: shared, pool or independent
     inits: int = 10  # starts in the pool
     copies: int = 1  # INRs per training image
@@ -924,6 +927,7 @@ def check(self: Fit) -> None:
     init_seeds(self.init, [0], copy=self.copies - 1, inits=self.inits)
     if (self.init, self.test_init) == ("independent", "other"):
         raise ValueError('test_init="other" means nothing with init="independent", where every start is its own')
+    check_penalty(self.penalty, self.kind)
     self.spec(1)
 
 # %% ../nbs/07_data.ipynb #6375d4b9
@@ -937,6 +941,21 @@ def spec(self: Fit, channels: int) -> INRSpec:
         widths=(features, *hidden_widths(self.hidden), channels), omega=self.omega, bias_init=self.bias_init, kind=self.kind, options=tuple(options.items()),
     )
 
+# %% ../nbs/07_data.ipynb #9e5a1c11
+@patch
+def settings(
+    self: Fit,
+    ids: Int[Tensor, "n"],  # of the training images
+    data: Data,  # which of them validate
+) -> dict[str, Any]:
+    "What `build_dataset` takes of it: a penalty and images that validate only where there are such."
+    settings = dict(steps=self.fit_steps, lr=self.fit_lr, init=self.init, inits=self.inits, copies=self.copies, test_init=self.test_init, seed=self.fit_seed)
+    if self.penalty is not None:
+        settings |= dict(penalty=self.penalty)
+    if self.test_init == "other":
+        settings |= dict(val_ids=held_out(ids, parts=data.val_parts, part=data.val_part).tolist())
+    return settings
+
 # %% ../nbs/07_data.ipynb #08d1f92c
 def fit_dataset(
     images: tuple[Images, Images],  # training and test images
@@ -947,10 +966,7 @@ def fit_dataset(
     progress: bool = False,  # show a bar
 ) -> INRDataset:
     "The INRs of these images, from the cache or fitted into it. Raises as `build_dataset` does."
-    spec = fit.spec(images[0].images.shape[-1])
-    settings = dict(steps=fit.fit_steps, lr=fit.fit_lr, init=fit.init, inits=fit.inits, copies=fit.copies, test_init=fit.test_init, seed=fit.fit_seed)
-    if fit.test_init == "other":
-        settings |= dict(val_ids=held_out(images[0].ids, parts=data.val_parts, part=data.val_part).tolist())
+    spec, settings = fit.spec(images[0].images.shape[-1]), fit.settings(images[0].ids, data)
     named = [] if images[0].classes == tuple(map(str, range(len(images[0].classes)))) else [images[0].classes]
     recipe = json_digest([FORMAT, [side.digest for side in images], spec.to_json(), settings, *named])
     folder = cache_folder() / "inrs" / f"{images[0].name.replace('/', '--')}-{recipe}"

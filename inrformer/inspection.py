@@ -374,7 +374,7 @@ def _fitted(self: Source, image: Float[Tensor, "h w c"] | None, start: int) -> I
     recipe = self.config.fit
     if image is None or recipe is None:
         raise ValueError("these INRs came as they are, without their images and without a recipe: none of them can be fitted again")
-    return fit((image[None] + 1) / 2, self.test.inr.spec, steps=recipe.fit_steps, lr=recipe.fit_lr, init="independent", seed=start, device="cpu").inr
+    return fit((image[None] + 1) / 2, self.test.inr.spec, steps=recipe.fit_steps, lr=recipe.fit_lr, penalty=recipe.penalty, init="independent", seed=start, device="cpu").inr
 
 # %% ../nbs/18_inspection.ipynb #6eed9964
 def _images_of(config: RunConfig, test: Split) -> Float[Tensor, "b h w c"] | None:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .figures import blank, fig_network, fig_progress
-from .fitting import GRADIENTS, Adam, AutogradGradient, init_from_seeds, init_seeds
+from .fitting import Adam, gradient_of, init_from_seeds, init_seeds
 from .images import load_picture, picture_of
 from .inr import INR, INRSpec, grid, pixel_grid, psnr
 from .inspection import Scene, Source, logits_of
@@ -98,12 +98,13 @@ class Fitting:
         *,
         seed: int,  # of the start
         lr: float,
+        penalty: float | None = None,  # weight of the kind's penalty
     ):
         start, (h, w) = init_from_seeds(spec, [seed]), image.shape[:2]
         self.rows, self.grad = start.flat(), torch.zeros_like(start.flat())
         self.inr, self.sizes, self.steps, self.curve = INR.from_flat(self.rows, spec), (h, w), 0, []
         self.target = rearrange(image * 2 - 1, "h w c -> 1 c (h w)").contiguous()
-        self._gradient = GRADIENTS.get(spec.kind, AutogradGradient)(self.inr, INR.from_flat(self.grad, spec), (h, w))
+        self._gradient = gradient_of(self.inr, INR.from_flat(self.grad, spec), (h, w), penalty=penalty)
         self._move, self._axes = Adam(self.rows, lr), [grid(n)[:, 0] for n in (h, w)]
         self.advance(0)
 
@@ -196,7 +197,7 @@ def take(
     if tuple(image.shape) != (wanted := self._wanted):
         raise ValueError(f"an image of shape {tuple(image.shape)} is not of the shape {wanted} (height, width, channels) that this model knows")
     (seed,) = init_seeds(recipe.init, [0], inits=recipe.inits, seed=recipe.fit_seed)
-    self._image, self.fitting = image, Fitting(image, spec, seed=seed, lr=recipe.fit_lr)
+    self._image, self.fitting = image, Fitting(image, spec, seed=seed, lr=recipe.fit_lr, penalty=recipe.penalty)
     self.run.disabled = self.run.value = False
     self._go()
 

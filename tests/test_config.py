@@ -34,7 +34,7 @@ def test_every_field_has_one_home_and_the_names_that_others_read_are_there(reade
 
 
 def test_a_config_makes_the_round_trip():
-    for values in (dict(), dict(dataset="mnist", init="independent", hint=16), dict(dataset="mnist", size=14), dict(reader="deepsets", seed=5), dict(kind="relu", options="fourier=2")):
+    for values in (dict(), dict(dataset="mnist", init="independent", hint=16), dict(dataset="mnist", size=14), dict(reader="deepsets", seed=5), dict(kind="relu", options="fourier=2"), dict(kind="mfn", penalty=10.0)):
         cfg = config_from(values)
         written = json.loads(json.dumps(identity(cfg)))
         assert from_json(written) == config_from(values) and run_id(from_json(written)) == run_id(cfg)
@@ -47,6 +47,15 @@ def test_a_size_makes_another_run_and_none_the_same_as_ever():
     assert run_id(small) != run_id(config_from(dict(dataset="mnist"))) and protocol_kept(small, 99.0) == "custom"
     with pytest.raises(ValueError, match="size must be at least 1, not 0"):
         config_from(dict(dataset="mnist", size=0))
+
+
+def test_a_penalty_makes_another_run_and_none_the_same_as_ever():
+    assert run_id(config_from({})) == "5656145ba718" and run_id(config_from(dict(protocol="cifar10-small", reader="deepsets"))) == "3ef051f25062"
+    plain, held = config_from(dict(kind="mfn", penalty=None)), config_from(parse_fields(["kind=mfn", "penalty=10.0"]))
+    assert run_id(plain) == "47dc2fd46df8" and "penalty" not in identity(plain)["fit"]
+    assert identity(held)["fit"]["penalty"] == 10.0 and run_id(held) == run_id(config_from(dict(kind="mfn", penalty=10.0))) != run_id(plain)
+    with pytest.raises(ValueError, match="INRs of the kind siren have no penalty"):
+        config_from(dict(penalty=10.0))
 
 
 def test_a_start_makes_another_run_and_none_the_same_as_ever():

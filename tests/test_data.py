@@ -419,6 +419,23 @@ def test_a_worker_of_another_data_set_cannot_write(small, digits, monkeypatch):
     assert json.loads((other / "build.json").read_text())["steps"] == 3
 
 
+def test_a_build_goes_on_with_its_own_penalty_alone(digits, tmp_path):
+    spec = INRSpec(widths=(2, 4, 4, 1), kind="mfn")
+
+    def build(folder, part=(1, 1), **penalty):
+        return build_dataset(tmp_path / folder, digits[0][:9], digits[1][:3], spec, steps=3, lr=1e-2, shard_size=4, device="cpu", part=part, **penalty)
+
+    for folder, begun in (("without", {}), ("with", dict(penalty=10.0))):
+        assert build(folder, (1, 2), **begun) is None
+        for other in ({}, dict(penalty=5.0), dict(penalty=10.0)):
+            if other != begun:
+                with pytest.raises(ValueError, match=f"holds another data set: penalty is {dict(without=None).get(folder, 10.0)} there and {other.get('penalty')} here"):
+                    build(folder, (2, 2), **other)
+    plain, held = build("without"), build("with", penalty=10.0)
+    assert held.card["penalty"] == 10.0 and "| penalty | 10.0 |" in data_card(held.card) and INRDataset(held.folder).recipe == held.recipe
+    assert "penalty" not in plain.card and "penalty" not in data_card(plain.card) and plain.recipe != held.recipe and plain.digest != held.digest
+
+
 def test_a_folder_of_unknown_shards_is_left_alone(small):
     folder, build = small
     (folder / "card.json").unlink(), (folder / "build.json").unlink()
@@ -669,6 +686,15 @@ def test_the_inrs_of_a_config_are_kept_in_the_cache(cache):
     assert len(list(cache.iterdir())) == 4 and all(folder.name.startswith("digits-") for folder in cache.iterdir())
 
 
+def test_sets_without_a_penalty_are_those_of_before_there_was_one(cache):
+    images, inputs = (load_images("digits", "train", 6), load_images("digits", "test", 3)), Data()
+    for kind, folder, recipe in (("siren", "digits-e305ecda7625", "119749d68b1f"), ("mfn", "digits-d88a29b25ea0", "076d73993bc3")):
+        built = fit_dataset(images, Fit(kind=kind, hidden="4-4", fit_steps=2, fit_lr=1e-2), inputs, device="cpu")
+        assert (built.folder.name, built.recipe) == (folder, recipe)
+    held = fit_dataset(images, Fit(kind="mfn", hidden="4-4", fit_steps=2, fit_lr=1e-2, penalty=10.0), inputs, device="cpu")
+    assert held.folder != built.folder and held.card["penalty"] == 10.0
+
+
 def test_a_relu_data_set_is_one_like_any_other(cache):
     inputs, fitted = Data(n_train=12, n_test=4), Fit(kind="relu", options="fourier=2", hidden="16-16", fit_steps=60, fit_lr=1e-2, init="independent")
     built = fit_dataset(inputs.load(), fitted, inputs)
@@ -745,6 +771,8 @@ def test_overlaps_and_senseless_settings_are_refused(digits, tmp_path):
         "init must be one of": (train, test, dict(init="random")),
         "steps must be at least 1": (train, test, dict(steps=0)),
         "lr must be a positive number": (train, test, dict(lr=float("nan"))),
+        "penalty must be a positive number, or None, not nan": (train, test, dict(penalty=float("nan"))),
+        "INRs of the kind siren have no penalty": (train, test, dict(penalty=1.0)),
         "do not fit INRSpec": (train, test, dict(spec=INRSpec())),
     }
     for message, (a, b, changes) in cases.items():

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from conftest import go_together
-from test_battery import reader_of, split_of
+from test_battery import EDITING, drawn, reader_of, split_of
 
 from inrformer.config import config_from
 from inrformer.inr import INRSpec
 from inrformer.moves import transform
 from inrformer.objectives.edit import EDITS, Edit
-from inrformer.reader import READERS, Reader, seed_parameters
+from inrformer.reader import READERS, Reader, load_reader, save_reader, seed_parameters
+from inrformer.symmetry import equivariance_error, permute, random_derangement, relative_error
 
 SPEC = INRSpec(widths=(2, 5, 4, 3), omega=8.0)
 
@@ -36,16 +37,40 @@ def test_edits_of_one_point_and_of_a_plane():
 @pytest.mark.parametrize("name", list(READERS))
 def test_a_reader_begins_at_the_identity(name):
     split, task = split_of(SPEC), Edit()
-    reader = seed_parameters(go_together(task.attach, reader_of(name, SPEC)), 3)
+    reader = seed_parameters(go_together(task.attach, reader_of(name, SPEC, **EDITING.get(name, {}))), 3)
     score = task.score(task.outputs(reader.eval(), split).detach(), split)
     assert score["edit_made"] == pytest.approx(0, abs=1e-5) and score["edit_error"] > 0
 
 
 def test_those_that_give_inrs_are_those_that_are_named():
     able = [name for name in READERS if hasattr(READERS[name], "edit")]
-    assert {"inrformer", "dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn"} <= set(able)
+    assert {"inrformer", "dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn", "mlp"} <= set(able)
     with pytest.raises(ValueError, match="pixels gives no INR for an INR; \\['dws', 'inrformer', .* do"):
         config_from(dict(objective="edit", reader="pixels"))
+
+
+def test_an_mlp_gives_inrs_where_it_is_told_to_and_those_of_an_aligned_one_keep_their_order(tmp_path):
+    inr, perm = drawn(SPEC), random_derangement(SPEC, 3, generator=torch.Generator().manual_seed(1))
+    errors = {}
+    for reorder in ("none", "permute", "align"):
+        for canonical in (False, True):
+            reader = reader_of("mlp", SPEC, edits=True, reorder=reorder, canonical=canonical).double().eval()
+            errors[reorder, canonical] = equivariance_error(reader.edit, inr, trials=2, generator=torch.Generator().manual_seed(1))
+            save_reader(reader, tmp_path / "mlp.safetensors")
+            assert torch.equal(load_reader(tmp_path / "mlp.safetensors").edit(inr).flat(), reader.edit(inr).flat())
+    assert all(error < 1e-10 if reorder == "align" else error > 1e-3 for (reorder, _), error in errors.items())
+    taught = reader.train()
+    assert relative_error(taught.edit(permute(inr, perm)), permute(taught.edit(inr), perm)) > 1e-3, "in training an INR is read in the order that the loop has put it into"
+
+
+def test_an_mlp_that_was_not_told_to_gives_none():
+    assert not any(name.startswith(("change", "rewrite")) for name, _ in reader_of("mlp", SPEC).named_parameters())
+    with pytest.raises(ValueError, match="this MLP gives no INR for an INR: make it with edits=True"):
+        reader_of("mlp", SPEC).edit(drawn(SPEC).to(torch.float32))
+    for objective in ("edit", "adapt"):
+        with pytest.raises(ValueError, match="mlp gives an INR for an INR with edits=True alone" if objective == "edit" else "classif"):
+            config_from(dict(objective=objective, reader="mlp"))
+    assert config_from(dict(objective="edit", reader="mlp", edits=True)).architecture.edits
 
 
 def test_the_score_of_the_exact_answer_is_one_and_its_control_is_not():

@@ -17,8 +17,9 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from inrformer import fitting
-from inrformer.fitting import Adam, AutogradGradient, GridGradient, check_images, descend, fit, init_from_seeds, init_seeds, pick_chunk, sincos
+from inrformer.fitting import Adam, AutogradGradient, GridGradient, check_images, descend, fit, gradient_of, init_from_seeds, init_seeds, pick_chunk, sincos
 from inrformer.inr import INR, INRSpec, grid, init_inr, pixel_grid, psnr
+from inrformer.kinds.mfn import aliasing, nyquist
 
 SPECS = {
     "shallow": INRSpec(widths=(2, 9, 1), omega=7.0),
@@ -29,6 +30,8 @@ RELU = {
     "plain": INRSpec(widths=(2, 9, 7, 1), kind="relu"),
     "features": INRSpec(widths=(10, 12, 10, 3), kind="relu", options=(("fourier", 2),), offset=0.5, bias_init="zero"),
 }
+
+MFN = INRSpec(widths=(2, 9, 7, 1), kind="mfn")
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -95,6 +98,39 @@ def test_a_fit_is_that_of_autograd_and_torchs_adam(name, stride):
     assert (inr.flat() - reference.flat()).abs().max() < 1e-9
     assert (reference.flat() - before).abs().max() > 1e-3 and torch.equal(start.flat(), before)
     assert (quality - psnr(reference(pixel_grid(12, 6).double()), images.flatten(1, 2))).abs().max() < 1e-6
+
+
+def test_a_penalty_is_added_to_the_error_and_knows_the_whole_image():
+    inr, images = drawn(MFN, 3, 12, 6)
+    flat = inr.flat().requires_grad_()
+    leaves, seen = INR.from_flat(flat, MFN), pixel_grid(12, 6).double().unflatten(0, (12, 6))[::2, ::2].flatten(0, 1)
+    error = (leaves(seen) - images[:, ::2, ::2].flatten(1, 2)).square().mean(dim=(1, 2)) + 0.3 * aliasing(leaves, nyquist((12, 6)))
+    (slope,) = torch.autograd.grad(error.sum(), flat)
+    found = torch.full_like(slope, torch.nan)
+    rows, cols = (grid(n)[::2, 0].double() for n in (12, 6))
+    gradient_of(inr, INR.from_flat(found, MFN), (12, 6), stride=2, penalty=0.3)(rows, cols, rearrange(images[:, ::2, ::2], "b h w c -> b c (h w)"))
+    assert (found - slope).abs().max() < 1e-12 * slope.abs().max()
+
+
+def test_without_a_penalty_a_fit_is_what_it_was_to_the_bit():
+    inr, images = drawn(MFN, 3, 8, 8)
+    start, images = inr.to(torch.float32), images.float()
+    rows, coords, target = start.flat(), torch.stack(torch.meshgrid(grid(8)[:, 0], grid(8)[:, 0], indexing="ij"), dim=-1).flatten(0, 1), rearrange(images, "b h w c -> b c (h w)")
+    move = Adam(rows, 1e-2)
+    for _ in range(20):
+        leaves = INR.from_flat(rows, MFN).map(lambda t: t.detach().requires_grad_())
+        error = (leaves(coords).mT - target).square().mean(dim=(1, 2)).sum()
+        move(INR(torch.autograd.grad(error, leaves.tensors), MFN).flat())
+    assert torch.equal(descend(start, images, steps=20, lr=1e-2)[0].flat(), rows)
+    assert not torch.equal(descend(start, images, steps=20, lr=1e-2, penalty=1e-3)[0].flat(), rows)
+
+
+def test_a_penalty_lowers_aliasing(pieces):
+    images, limit, how = pieces[:3, ::4, ::4, :1], nyquist((8, 8)), dict(steps=40, lr=0.1, device="cpu")
+    without, little, much = (aliasing(fit(images, MFN, penalty=weight, **how).inr, limit) for weight in (None, 0.01, 1.0))
+    assert (little < without).all() and (much < 0.7 * without).all()
+    alone = fit(images[1:2], MFN, penalty=1.0, init="independent", ids=[1], **how)
+    assert torch.equal(alone.inr.flat(), fit(images, MFN, penalty=1.0, init="independent", **how).inr[1:2].flat())
 
 
 def test_adam_is_torchs():
@@ -232,6 +268,11 @@ def test_what_cannot_be_fitted_is_refused(pieces):
         r"16 of 16 fits diverged at lr=1e.20 .*: use a smaller": dict(lr=1e20, steps=20),
         r"16 of 16 fits diverged at lr=1000.0 \(PSNR below 0 dB or NaN\)": dict(lr=1e3, steps=20),
         r"must lie in \[0, 1\]": dict(images=pieces * 255),
+        r"INRs of the kind siren have no penalty, and \['mfn'\] have: leave penalty out": dict(penalty=1.0),
+        "penalty must be a positive number, or None, not nan": dict(penalty=float("nan")),
+        "penalty must be a positive number, or None, not -1.0": dict(penalty=-1.0),
+        "penalty must be a positive number, or None, not inf": dict(penalty=float("inf")),
+        "penalty must be a positive number, or None, not 0.0": dict(penalty=0.0),
         "there are no images": dict(images=pieces[:0]),
         "there is no device 'foo' to fit on here": dict(device="foo"),
         "there is no device 'mps' to fit on here": dict(device=torch.device("mps")),

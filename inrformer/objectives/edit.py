@@ -75,9 +75,11 @@ def _draw_zeros(part: nn.Module, usual: Callable[[], None]) -> None:
 
 
 def from_identity(reader: Reader) -> Reader:
-    "Let what a reader's `edit` gives start as what it is given, whatever its parameters are drawn from, in place. Raises ValueError for a reader without `edit`."
+    "Let what a reader's `edit` gives start as what it is given, whatever its parameters are drawn from, in place. Raises ValueError for a reader without `edit`, or whose config has `edits` and leaves them out."
     if not hasattr(reader, "edit"):
         raise ValueError(f"{READERS.name_of(type(reader))} gives no INR for an INR; {[name for name in READERS if hasattr(READERS[name], 'edit')]} do")
+    if not getattr(reader.config, "edits", True):
+        raise ValueError(f"{READERS.name_of(type(reader))} gives an INR for an INR with edits=True alone")
     for part in reader.rewrite.modules():
         if hasattr(part, "reset_parameters"):
             part.reset_parameters = partial(_draw_zeros, part, part.reset_parameters)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..inr import INR, INRSpec, Statistics, canonicalize, init_inr, stream
 from ..reader import Reader, ReaderConfig
+from .dws import Rewrite
 from ..symmetry import Permutation, align, permute, random_permutation
 
 # %% ../../nbs/readers/mlp.ipynb #424158a1
@@ -25,6 +26,7 @@ class MLPConfig(ReaderConfig):
 
     mlp: int = 192  # width of its two hidden layers
     reorder: str = "none"  # "permute": another order of neurons whenever an INR is shown in training; "align": the order of a reference, always
+    edits: bool = False  # also gives an INR for an INR, from one more map
 
     def check(self) -> None:
         "Raise TypeError or ValueError for what cannot work."
@@ -34,7 +36,10 @@ class MLPConfig(ReaderConfig):
 
 # %% ../../nbs/readers/mlp.ipynb #624b276e
 class MLP(Reader):
-    "An MLP of two hidden layers on all numbers of an INR, in units of their tensors. With `reorder` `align` it does not depend on the order of neurons, unless two are as good as each other."
+    """An MLP of two hidden layers on all numbers of an INR, in units of their tensors. With `reorder` `align` it does not depend on the order of neurons, unless two are as good as each other.
+
+    `edit`, with `edits`: one more linear map says how each number changes.
+    """
 
     Config = MLPConfig
     reads = "weights"
@@ -43,6 +48,8 @@ class MLP(Reader):
         super().__init__(spec, config, statistics)
         self.width = self.config.mlp
         self.mlp = nn.Sequential(nn.Linear(spec.n_params, self.width), nn.GELU(), nn.Linear(self.width, self.width), nn.GELU())
+        if self.config.edits:
+            self.change, self.rewrite = nn.Linear(self.width, spec.n_params), Rewrite(len(spec.layout))
         start = init_inr(spec, 1, generator=torch.Generator().manual_seed(0))
         self.register_buffer("reference", (canonicalize(start) if self.config.canonical else start).flat(), persistent=False)
 
@@ -74,6 +81,25 @@ def prepare(self: MLP, inr: INR) -> INR:
     inr = Reader.prepare(self, inr)
     reordered = self.config.reorder == "align" or self.config.reorder == "permute" and self.training
     return permute(inr, self.order(inr)) if reordered else inr
+
+# %% ../../nbs/readers/mlp.ipynb #9e5a1c22
+@patch
+def changed(self: MLP, inr: INR) -> INR:
+    "An INR for each, of INRs in the form and order that it reads."
+    return self.rewrite(self, inr, INR.from_flat(self.change(self.read(inr)), self.spec).tensors)
+
+
+@patch
+def edit(self: MLP, inr: INR) -> INR:
+    "An INR for each; with `reorder` `align` equivariant to permutations. Raises ValueError for a reader without `edits`."
+    if not self.config.edits:
+        raise ValueError("this MLP gives no INR for an INR: make it with edits=True")
+    self.check(inr)
+    inr = inr if self.training else Reader.prepare(self, inr)
+    if self.training or self.config.reorder != "align":
+        return self.changed(inr)
+    order = self.order(inr)
+    return permute(self.changed(permute(inr, order)), order.inverse())
 
 # %% ../../nbs/readers/mlp.ipynb #69886ac5
 READER = MLP

@@ -14,14 +14,16 @@ from PIL import Image
 from test_images import pictures, put
 
 from inrformer import __main__ as command_line
-from inrformer.answers import answer, caveat, classify
+from inrformer.answers import answer, caveat, classify, recipe_of
+from inrformer.config import config_from
 from inrformer.data import INRDataset
 from inrformer.files import shown
-from inrformer.fitting import fit
+from inrformer.fitting import fit, init_seeds
 from inrformer.images import load_images, load_picture
 from inrformer.inr import INRSpec
 from inrformer.interchange.state_dicts import save_state_dicts
-from inrformer.runs import find_run, run
+from inrformer.own import Fitting
+from inrformer.runs import Run, find_run, run
 
 SMALL = dict(size=6, n_train=16, n_test=4, hidden="4-4", omega=8.0, fit_steps=20, reader="flat", epochs=2, val_parts=4, device="cpu")
 
@@ -93,6 +95,26 @@ def test_pictures_for_a_run_of_a_folder_of_inrs(pets, tmp_path):
     this = run({name: SMALL[name] for name in ("reader", "epochs", "val_parts", "device")} | dict(data=str(tmp_path / "inrs")), out=tmp_path / "runs")
     found = classify(this, [next(pets.rglob("*.png"))])
     assert found.best[0] in ("cat", "dog") and "one start" in caveat(this)
+
+
+def test_a_penalty_is_asked_for_and_pictures_are_fitted_with_it(tmp_path):
+    words = ["fit", "digits", str(tmp_path / "inrs"), "--steps", "2", "--n-train", "6", "--n-test", "4", "--penalty", "10", "--spec"]
+    assert said(*words, "2-4-4-1") == 2 and not (tmp_path / "inrs").exists()
+    command_line.main([*words, "2-4-4-1,kind=mfn"])
+    assert INRDataset(tmp_path / "inrs").card["penalty"] == 10.0
+    for values, penalty in ((dict(kind="mfn", penalty=3.0), 3.0), (dict(data=str(tmp_path / "inrs")), 10.0), (dict(kind="mfn"), None)):
+        assert recipe_of(Run(tmp_path, config_from(values)))["penalty"] == penalty
+
+
+def test_a_fit_that_is_watched_keeps_its_penalty():
+    spec, image = INRSpec(widths=(2, 6, 6, 1), kind="mfn"), load_images("digits", "train", 1).images
+    ends = {}
+    for penalty in (None, 10.0):
+        live = Fitting(image[0], spec, seed=init_seeds("shared", [0])[0], lr=1e-2, penalty=penalty)
+        live.advance(5)
+        ends[penalty] = live.inr.flat()
+        assert (ends[penalty] - fit(image, spec, steps=5, lr=1e-2, penalty=penalty, device="cpu").inr.flat()).abs().max() < 1e-4
+    assert (ends[None] - ends[10.0]).abs().max() > 1e-2
 
 
 def test_weight_files_of_others_by_a_table(tmp_path, capsys):

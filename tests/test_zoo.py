@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from test_battery import EDITING
 
 from inrformer.config import config_from
 from inrformer.data import INRDataset, store_dataset
@@ -189,9 +190,9 @@ def test_the_linear_map_stands_in_the_weights(zoo):
     assert torch.allclose(task.undone(inr)(x), inr(x @ matrix.T + shift)) and not torch.allclose(task.undone(inr)(x), inr(x), atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["dws", "nfn_np", "inrformer"])
+@pytest.mark.parametrize("name", ["dws", "nfn_np", "inrformer", "mlp"])
 def test_an_adaptation_begins_at_the_identity_and_goes_down(zoo, name):
-    choices = dict(dws=dict(dim=2, depth=1), nfn_np=dict(dim=4), inrformer=dict(query=1, hint=1, depth=1, dim=8, edge_dim=8, heads=2, features=4))[name]
+    choices = dict(dws=dict(dim=2, depth=1), nfn_np=dict(dim=4), inrformer=dict(query=1, hint=1, depth=1, dim=8, edge_dim=8, heads=2, features=4), mlp=EDITING["mlp"])[name]
     task, split = Adapt(AdaptConfig(domain_batch=16)), zoo.split("train")[:8]
     reader = seed_parameters(task.attach(READERS[name](SPEC, READERS[name].Config(**choices))), 0)
     assert torch.allclose(reader.eval().edit(split.inr).flat(), split.inr.flat(), atol=1e-6)
@@ -214,7 +215,9 @@ def test_a_run_adapts_unseen_classifiers_to_unseen_images(zoo, tmp_path):
 
 
 def test_what_cannot_be_adapted_is_refused(zoo):
-    with pytest.raises(ValueError, match=r"mlp gives no INR for an INR; \['dws', .* do"):
+    with pytest.raises(ValueError, match=r"deepsets gives no INR for an INR; \['dws', .* do"):
+        config_from(dict(data=str(zoo.folder), objective="adapt", reader="deepsets"))
+    with pytest.raises(ValueError, match="mlp gives an INR for an INR with edits=True alone"):
         config_from(dict(data=str(zoo.folder), objective="adapt", reader="mlp"))
     with pytest.raises(ValueError, match="are no classifiers of Images.*digits-rotate.* have 64 pixels and 10 classes"):
         config_from(dict(objective="adapt", reader="dws"))

@@ -6,17 +6,14 @@
 __all__ = ['BLUE', 'ORANGE', 'VERMILLION', 'GREEN', 'GREY', 'signed']
 
 # %% ../nbs/00a_palette.ipynb #00a00002
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from matplotlib.colors import LinearSegmentedColormap
+from typing import Any
 
 # %% ../nbs/00a_palette.ipynb #00a00007
 BLUE, ORANGE, VERMILLION, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#7a7a7a"
 
 
-def signed() -> "LinearSegmentedColormap":
-    "matplotlib's map for numbers with a sign: `BLUE` below 0, `VERMILLION` above, when `vmin` is `-vmax`."
+def signed() -> Any:
+    "matplotlib's `Colormap` for numbers with a sign: `BLUE` below 0, `VERMILLION` above, when `vmin` is `-vmax`."
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("signed", [BLUE, "#f2f2f2", VERMILLION])

@@ -261,7 +261,7 @@ def orthogonalized(maps: Float[Tensor, "k m n"], steps: int = 5) -> Float[Tensor
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x
 
-
+# %% ../nbs/12_training.ipynb #5c4ed015
 class Muon(torch.optim.AdamW):
     "AdamW, but for groups with `muon`: these step along their orthogonalised momentum (Nesterov, 0.95), times 0.2 root of the longer side, the size of AdamW's steps (Liu et al., 2025)."
 
@@ -283,7 +283,7 @@ class Muon(torch.optim.AdamW):
                 p.mul_(1 - lr * weight_decay).sub_(update, alpha=lr * 0.2 * max(shape) ** 0.5)
                 p.grad = None
 
-
+# %% ../nbs/12_training.ipynb #5c4ed025
 def make_optimizer(model: nn.Module, cfg: Train) -> torch.optim.Optimizer:
     "The optimiser of a config: parameters of two and more axes, maps and stacks of learned vectors, decay, and not biases and norms."
     decayed, plain = [p for p in model.parameters() if p.ndim > 1], [p for p in model.parameters() if p.ndim <= 1]

@@ -84,7 +84,10 @@ AUTHORS: list[Row] = [
     dict(reader="scalegmn", model="published", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=6), dict(reader="scalegmn", model="published_bidirectional", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=4),
     dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=5), dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=10),
 ]
-EDITORS: list[Row] = [dict(), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn"))]
+EDITORS: list[Row] = [
+    dict(), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn")),
+    dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align"),
+]
 FEWER: list[Row] = [dict(n_train=n) for n in (500, 1500)]
 INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=6)
 TWICE: Row = dict(protocol="digits", init="independent", copies=2, reader="deepsets", pair_dim=48, epochs=DIGITS["epochs"] // 2)  # every digit from two starts

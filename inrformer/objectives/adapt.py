@@ -87,6 +87,7 @@ class Adapt(Objective):
     "Cross-entropy of the edited classifier on training images of another domain; measured on test images of it (Navon et al. 2023, section 7)."
 
     Config = AdaptConfig
+    means = "accuracy"  # what the mean of the answers is
 
 
 @patch
@@ -157,6 +158,12 @@ def outputs(self: Adapt, reader: Reader, split: Split) -> Float[Tensor, "b 4"]:
 def score(self: Adapt, outputs: Float[Tensor, "b 4"], split: Split) -> dict[str, float]:
     "Means over classifiers: `cross_entropy` and `accuracy` of the edited ones, `unadapted_accuracy` of them as they were, and `undone_accuracy` of them behind the linear map."
     return dict(zip(("cross_entropy", "accuracy", "unadapted_accuracy", "undone_accuracy"), outputs.double().mean(dim=0).tolist()))
+
+
+@patch
+def answers(self: Adapt, outputs: Float[Tensor, "b 4"]) -> list[float]:
+    "The accuracy of every edited classifier."
+    return [round(right, 4) for right in outputs[:, 1].tolist()]
 
 
 OBJECTIVE = Adapt

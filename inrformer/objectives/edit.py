@@ -64,6 +64,7 @@ class Edit(Objective):
     "Mean squared error between what the edited INR shows and the edit of what the INR shows, on a grid (NFN, section 4.3)."
 
     Config = EditConfig
+    means = "edit_made"  # what the mean of the answers is
 
 # %% ../../nbs/objectives/edit.ipynb #ed170014
 def _draw_zeros(part: nn.Module, usual: Callable[[], None]) -> None:
@@ -131,6 +132,13 @@ def score(self: Edit, outputs: Float[Tensor, "b 6"], split: Split) -> dict[str, 
     none, spread = xx - 2 * xy + yy, xx - x * x
     affine = (yy - y * y) - ((xy - x * y) ** 2 / spread if spread > 0 else 0.0)
     return dict(edit_error=made, edit_made=1 - made / none, edit_affine=1 - affine / none)
+
+
+@patch
+def answers(self: Edit, outputs: Float[Tensor, "b 6"]) -> list[float]:
+    "Of every INR, the share of the change that was made, where the change is the mean over INRs: the mean of the answers is `edit_made`."
+    made, _, _, xx, xy, yy = outputs.double().unbind(dim=1)
+    return [round(share, 4) for share in (1 - made / (xx - 2 * xy + yy).mean()).tolist()]
 
 
 OBJECTIVE = Edit

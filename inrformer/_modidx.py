@@ -1370,6 +1370,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.records._columns': ('records.html#_columns', 'inrformer/records.py'),
                                    'inrformer.records._configs': ('records.html#_configs', 'inrformer/records.py'),
                                    'inrformer.records._counted': ('records.html#_counted', 'inrformer/records.py'),
+                                   'inrformer.records._counts': ('records.html#_counts', 'inrformer/records.py'),
                                    'inrformer.records._judged': ('records.html#_judged', 'inrformer/records.py'),
                                    'inrformer.records._kept': ('records.html#_kept', 'inrformer/records.py'),
                                    'inrformer.records._line': ('records.html#_line', 'inrformer/records.py'),

@@ -22,6 +22,7 @@ import pandas as pd
 
 from .config import UNSAID, RunConfig, config_from, flat, identity, kinds_of_fields, run_id
 from .files import json_text, lock, read_json, read_lines, replaced
+from .objective import OBJECTIVES
 from .reader import READERS
 from .runs import LEARNED, Run, project_root, source_digest
 
@@ -351,17 +352,29 @@ class Paired:
     "A row's runs beside those of another, seed by seed, on the same test images."
 
     row: str
-    differences: pd.DataFrame  # a line for each seed, a column for each test image: 1 where this row's run alone is right, -1 where the other's alone is
+    differences: pd.DataFrame  # a line for each seed, a column for each test image: 1 where this row's run alone is right, -1 where the other's alone is; or a difference of shares
     left_out: tuple[str, ...] = ()  # runs without a partner, and why
 
 # %% ../nbs/15_records.ipynb #ce72fb53
 def right(record: Record, split: str = "test") -> pd.Series:
-    "Whether the answer to each image of a split was right, by image id; a share where an image has several INRs. Raises ValueError for a record without the answers."
+    """What the answer to each image of a split counts for, by image id: 1 where it was right, 0 where it was wrong, or the share that the objective gave; the mean where an image has several INRs.
+
+    Raises ValueError for a record without the answers, and where they are neither classes nor shares.
+    """
     given = (record.get("answers") or {}).get(split)
     if given is None:
         raise ValueError(f"the record of run {record['run_id']} does not hold the answers to its {split} INRs, so nothing can be paired with it: run it again, or leave it out")
-    found = pd.Series(np.equal(given["answers"], given["labels"]).astype(float), index=given["ids"]).sort_index()
+    found = pd.Series(_counts(record["config"]["objective"], given), index=given["ids"], dtype=float).sort_index()
     return found if found.index.is_unique else found.groupby(level=0).mean()
+
+
+def _counts(objective: str, given: Mapping) -> list[float]:
+    "What each answer counts for: a class is right or wrong, and a share is one, where the objective says of what."
+    if hasattr(OBJECTIVES[objective], "means"):
+        return given["answers"]
+    if not all(isinstance(answer, int) for answer in given["answers"]):
+        raise ValueError(f"answers under the objective {objective} are neither classes nor shares of anything, and no mean of them is a measure: compare what the summaries say")
+    return [float(answer == label) for answer, label in zip(given["answers"], given["labels"])]
 
 
 def paired(rows: list[dict[str, Any]], found: list[Record]) -> list[Paired]:

@@ -228,6 +228,15 @@ def test_answers_are_paired_by_image():
     assert right(copies).to_dict() == {3: 1.0, 7: 0.5}
 
 
+def test_shares_count_as_they_are_and_what_is_neither_share_nor_class_is_refused():
+    given = dict(answers=[0.5, -0.25, 1.0], labels=[1, 0, 1], ids=[3, 1, 3])
+    r = record(ROWS[0], 0.5) | dict(answers=dict(test=given))
+    assert right(r | dict(config=r["config"] | dict(objective="edit"))).to_dict() == {1: -0.25, 3: 0.75}
+    for objective, answers in (("regress", given["answers"]), ("contrast", [None] * 3)):
+        with pytest.raises(ValueError, match=f"answers under the objective {objective} are neither classes nor shares"):
+            right(r | dict(config=r["config"] | dict(objective=objective), answers=dict(test=given | dict(answers=answers))))
+
+
 def test_other_inits_are_the_first_rows_runs_on_other_inrs():
     first = [record(row, 0.8) for row in (ROWS[0], ROWS[3])]
     for r, share in zip(first, (0.3, 0.5)):

@@ -677,6 +677,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                    'inrformer/objectives/adapt.py'),
                                             'inrformer.objectives.adapt._occluded': ( 'objectives/adapt.html#_occluded',
                                                                                       'inrformer/objectives/adapt.py'),
+                                            'inrformer.objectives.adapt._plain': ( 'objectives/adapt.html#_plain',
+                                                                                   'inrformer/objectives/adapt.py'),
                                             'inrformer.objectives.adapt._rotated': ( 'objectives/adapt.html#_rotated',
                                                                                      'inrformer/objectives/adapt.py'),
                                             'inrformer.objectives.adapt._undoing': ( 'objectives/adapt.html#_undoing',

@@ -244,6 +244,8 @@ def identity(cfg: RunConfig) -> dict[str, Any]:
     for part in (values, values["inputs"], values["fit"] or {}):
         for name in [name for name in UNSAID if name in part and part[name] is None]:
             del part[name]
+    if "domain_images" in values["task"]:
+        values["task"]["domain_images"] = source_name(values["task"]["domain_images"])
     if cfg.inputs.data is None:
         values["inputs"]["dataset"] = source_name(cfg.inputs.dataset)
     else:

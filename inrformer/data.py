@@ -625,7 +625,7 @@ def recipe(self: INRDataset) -> str:
 
 @patch
 def __repr__(self: INRDataset) -> str:
-    sizes = ", ".join(f"{name}: {len(split)} at {split.psnr.mean():.1f} dB" for name, split in self._splits.items())
+    sizes = ", ".join(f"{name}: {len(split)}" + ("" if split.psnr.isnan().any() else f" at {split.psnr.mean():.1f} dB") for name, split in self._splits.items())
     return f"INRDataset({self.card['images']!r}, widths={self.spec.widths}, init={self.card['init']!r}, {sizes})"
 
 # %% ../nbs/07_data.ipynb #835b70e1

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'MATCHED', 'QUARTER',
-           'AUTHORS', 'EDITORS', 'FEWER', 'INDEPENDENT', 'TWICE', 'SLOWER', 'VIEWS', 'EXPERIMENTS', 'with_seeds',
-           'depths', 'for_a_quarter', 'experiment', 'known', 'sweep', 'without_places']
+           'AUTHORS', 'EDITORS', 'FEWER', 'INDEPENDENT', 'TWICE', 'SLOWER', 'VIEWS', 'EXPERIMENTS', 'EVERYWHERE',
+           'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'for_a_quarter', 'experiment', 'known', 'sweep',
+           'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -29,6 +30,7 @@ from tqdm import tqdm
 
 from .config import PROTOCOLS, RunConfig, config_from, identity, run_id
 from .files import json_text
+from .objectives.adapt import DOMAINS
 from .records import Record, check_images, find_records, record_of, records, records_folder, stale, write_record
 from .runs import Busy, images_digest, kind_of, run, source_digest
 from .training import agreed, is_main, is_shared
@@ -139,16 +141,25 @@ EXPERIMENTS: dict[str, list[Row]] = {
     ],
 }
 
+# %% ../nbs/16_sweeps.ipynb #1600a002
+EVERYWHERE = dict(query=1, hint=1)  # of INRFormer, where the inputs have too many dimensions for a grid of points
+ADAPTERS: list[Row] = [dict(reader="dws"), EVERYWHERE, dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align")]
+JUDGES: list[Row] = [dict(reader="dws"), EVERYWHERE, dict(reader="deepsets", pair_dim=48), dict(reader="ng_transformer"), dict(reader="mlp"), dict(reader="mlp", reorder="align")]
+ZOOS: dict[str, list[Row]] = {
+    "adapt": with_seeds([row | dict(domain=name) for name in DOMAINS for row in ADAPTERS], 3, protocol="custom", objective="adapt", epochs=8, batch_size=16, lr=2e-3),
+    "regress": with_seeds(JUDGES, 3, protocol="custom", objective="regress", epochs=20, batch_size=32, lr=2e-3),
+}
+
 # %% ../nbs/16_sweeps.ipynb #0a7c0507
 def experiment(name: str, protocol: str | None = None) -> tuple[str, list[Row]]:
     "The name of its records and the rows of an experiment, under one protocol where it has several. Raises ValueError, naming them."
-    if name not in EXPERIMENTS:
-        raise ValueError(f"experiment must be one of {list(EXPERIMENTS)}, not {name!r}")
-    rows = EXPERIMENTS[name]
-    several = list(dict.fromkeys(row["protocol"] for row in rows))
+    known = EXPERIMENTS | ZOOS
+    if name not in known:
+        raise ValueError(f"experiment must be one of {list(known)}, not {name!r}")
+    several = list(dict.fromkeys(row["protocol"] for row in known[name]))
     if protocol not in (several if len(several) > 1 else [None, *several]):
         raise ValueError(f"{name} has the protocols {several}, not {protocol}: name one of them (--protocol)")
-    return name if len(several) == 1 else f"{name}-{protocol}", [row for row in rows if protocol in (None, row["protocol"])]
+    return name if len(several) == 1 else f"{name}-{protocol}", [row for row in known[name] if protocol in (None, row["protocol"])]
 
 # %% ../nbs/16_sweeps.ipynb #5fada3ff
 def known(folder: str | Path | None = None) -> list[Record]:

@@ -128,7 +128,9 @@ def build_zoo(
     batch: int = 32,  # images that it sees in a step
     seed: SupportsIndex = 0,
 ) -> INRDataset:
-    "Fit classifiers, each in its own way, and write them as a data set. Raises ValueError as `fit_classifiers` and `draw_recipes` do, when held-out images are among those that train, and where `folder` holds another data set."
+    "Fit classifiers, each in its own way, and write them as a data set. Raises ValueError as `fit_classifiers` and `draw_recipes` do, where there is no classifier for one of the parts, when held-out images are among those that train, and where `folder` holds another data set."
+    if min(sizes) < 1:
+        raise ValueError(f"a zoo needs classifiers that train and classifiers that test, not {sizes[0]} and {sizes[1]}")
     if seen := set(training.fingerprints) & set(held.fingerprints):
         raise ValueError(f"{len(seen)} of the held-out images are among those that train: no accuracy on them says anything")
     recipes = draw_recipes(sum(sizes), steps=steps, rates=rates, shares=shares, seed=seed)

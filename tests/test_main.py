@@ -23,7 +23,9 @@ from inrformer.images import load_images, load_picture
 from inrformer.inr import INRSpec
 from inrformer.interchange.state_dicts import save_state_dicts
 from inrformer.own import Fitting
+from inrformer.records import records, right
 from inrformer.runs import Run, find_run, run
+from inrformer.sweeps import ZOOS
 
 SMALL = dict(size=6, n_train=16, n_test=4, hidden="4-4", omega=8.0, fit_steps=20, reader="flat", epochs=2, val_parts=4, device="cpu")
 
@@ -49,7 +51,7 @@ def test_inrformer_is_a_command():
     assert getattr(import_module(module), name) is command_line.main
 
 
-@pytest.mark.parametrize("name", ["fit", "import", "train", "classify", "sweep", "workbench", "config"])
+@pytest.mark.parametrize("name", ["fit", "import", "zoo", "train", "classify", "sweep", "workbench", "config"])
 def test_help_shows_an_example(name, capsys):
     assert said(name, "--help") == 0
     shown = capsys.readouterr().out
@@ -130,6 +132,20 @@ def test_weight_files_of_others_by_a_table(tmp_path, capsys):
     (tmp_path / "list.csv").write_text("file,label\na.pth,1\n")
     assert said("import", tmp_path / "list.csv", tmp_path / "x", "--convention", "nfn", "--name", "animals") == 2
     assert "list.csv lacks the columns ['split']: needed is a line for each network" in capsys.readouterr().err
+
+
+def test_a_zoo_is_fitted_and_swept(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(ZOOS, "adapt", ZOOS["adapt"][:1])
+    command_line.main(list(map(str, ["zoo", "digits", tmp_path / "zoo", "--hidden", "5-4", "--classifiers", 12, 4, "--steps", 3, 9])))
+    assert "widths=(64, 5, 4, 10), init='independent', train: 12, test: 4)" in capsys.readouterr().out
+    assert {config_from(row | dict(data=str(tmp_path / "zoo"))).protocol for rows in ZOOS.values() for row in rows} == {"custom"}
+    command_line.main(list(map(str, ["sweep", "adapt", "--out", tmp_path / "runs", "--set", "objective=adapt", "domain_test=30", "epochs=1", f"data={tmp_path / 'zoo'}"])))
+    assert "adapt: 1 of 1 runs are done" in capsys.readouterr().out
+    (r,) = records(folder=tmp_path / "runs" / "records")
+    assert right(r).mean() == pytest.approx(r["summary"]["test_accuracy"], abs=1e-4) and r["config"]["task"]["domain_images"] == "digits"
+    for words, told in ((["zoo", "digits", tmp_path / "other", "--hidden", "x"], "'64-x-10,kind=perceptron' is no spec"), (["zoo", "digits", tmp_path / "other", "--classifiers", 0, 4], "not 0 and 4"),
+                        (["zoo", "digits", tmp_path / "zoo", "--seed", 1], "zoo"), (["sweep", "regress"], "make one with `inrformer zoo`")):
+        assert said(*words) == 2 and told in capsys.readouterr().err
 
 
 def test_the_workbench_is_opened_where_there_is_one(monkeypatch, tmp_path, capsys):

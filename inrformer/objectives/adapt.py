@@ -68,19 +68,28 @@ class AdaptConfig(ObjectiveConfig):
 
     domain: str = "rotate"  # name in DOMAINS: what happened to the images
     domain_images: str = "digits"  # the data set that the classifiers are of
+    domain_size: int | None = None  # points a side to which its images are brought
+    domain_train: int | None = None  # only the first of its training images
+    domain_test: int | None = None  # and of its test images
     domain_batch: int = 64  # images on which every edited classifier is tried in a step
 
     def check(self) -> None:
         "Raise TypeError or ValueError for what cannot work."
         self.typed()
         self.one_of(domain=tuple(DOMAINS))
-        self.at_least(1, "domain_batch")
+        self.at_least(1, "domain_batch", *(name for name in ("domain_size", "domain_train", "domain_test") if getattr(self, name) is not None))
 
 
 @cache
-def _images(source: str, split: str, domain: str) -> Images:
-    "The images of a domain, read once."
-    return corrupted(load_images(source, split), domain)
+def _plain(config: AdaptConfig, split: str) -> Images:
+    "The images that the classifiers are of, read once."
+    return load_images(config.domain_images, split, config.domain_train if split == "train" else config.domain_test, config.domain_size)
+
+
+@cache
+def _images(config: AdaptConfig, split: str) -> Images:
+    "The images of the domain, made once."
+    return corrupted(_plain(config, split), config.domain)
 
 
 class Adapt(Objective):
@@ -93,7 +102,7 @@ class Adapt(Objective):
 @patch
 def images(self: Adapt, split: str) -> Images:
     "The images of the domain: those that train, or those that test."
-    return _images(self.config.domain_images, split, self.config.domain)
+    return _images(self.config, split)
 
 # %% ../../nbs/objectives/adapt.ipynb #44bedd17
 @patch
@@ -125,10 +134,9 @@ def loss(self: Adapt, reader: Reader, split: Split, drawn: Int[Tensor, "b q"]) -
 
 # %% ../../nbs/objectives/adapt.ipynb #b91cca89
 @cache
-def _undoing(source: str, domain: str) -> tuple[Float[Tensor, "p p"], Float[Tensor, "p"]]:
+def _undoing(config: AdaptConfig) -> tuple[Float[Tensor, "p p"], Float[Tensor, "p"]]:
     "The matrix and the shift of pixels that bring training images of a domain nearest to what they were, by ridge regression."
-    plain = load_images(source, "train")
-    x, y = (points_of(images).double() for images in (corrupted(plain, domain), plain))
+    x, y = (points_of(images).double() for images in (_images(config, "train"), _plain(config, "train")))
     fitted = Ridge().fit(x.numpy(), y.numpy())
     return torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
 
@@ -136,7 +144,7 @@ def _undoing(source: str, domain: str) -> tuple[Float[Tensor, "p p"], Float[Tens
 @patch
 def undone(self: Adapt, inr: INR) -> INR:
     "The classifiers behind a linear map of pixels that undoes what it can: the same for all, and exact in the weights that read the pixels."
-    matrix, shift = (t.to(inr.tensors[0]) for t in _undoing(self.config.domain_images, self.config.domain))
+    matrix, shift = (t.to(inr.tensors[0]) for t in _undoing(self.config))
     named = inr.named
     for p in inr.spec.matrices:
         if p.inn == 0:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'MATCHED', 'QUARTER',
-           'AUTHORS', 'EDITORS', 'FEWER', 'INDEPENDENT', 'TWICE', 'SLOWER', 'VIEWS', 'EXPERIMENTS', 'EVERYWHERE',
-           'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'for_a_quarter', 'experiment', 'known', 'sweep',
-           'without_places']
+           'AUTHORS', 'EDITORS', 'FEWER', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'BOTH',
+           'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths',
+           'for_a_quarter', 'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -92,15 +92,20 @@ EDITORS: list[Row] = [
 ]
 FEWER: list[Row] = [dict(n_train=n) for n in (500, 1500)]
 INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=6)
-TWICE: Row = dict(protocol="digits", init="independent", copies=2, reader="deepsets", pair_dim=48, epochs=DIGITS["epochs"] // 2)  # every digit from two starts
-SLOWER: Row = dict(kind="mfn", options="input_scale=16.0", fit_lr=5e-2)  # waves so near to what eight pixels show that a penalty brings them within it
+STILL: Row = dict(objective="contrast", weight_noise=0.0, augment="none", view_noise=0.0)  # of the first view and of the second
 VIEWS: dict[str, Row] = {  # both views of a pair: what the loop does to the first, and the objective to the second
-    "noise": dict(weight_noise=0.2, view_noise=0.2),
-    "dropout": dict(weight_noise=0.0, view_noise=0.0, view_drop=0.1, view_neurons=0.1),
-    "moves": dict(weight_noise=0.0, view_noise=0.0, augment="shift", view_moves="shift"),
-    "starts": dict(weight_noise=0.0, view_noise=0.0, view_starts=True),
-    "all": dict(weight_noise=0.2, view_noise=0.2, view_drop=0.1, view_neurons=0.1, augment="shift", view_moves="shift", view_starts=True),
+    "all": dict(objective="contrast", view_noise=0.12, view_drop=0.05, view_moves="shift", view_starts=True),
+    "starts": STILL | dict(view_starts=True),
+    "noise": STILL | dict(weight_noise=0.12, view_noise=0.12),
+    "dropout": STILL | dict(view_drop=0.1, view_neurons=0.1),
+    "moves": STILL | dict(augment="shift", view_moves="shift"),
 }
+SIREN: Row = dict(canonical=True)
+MFN: Row = dict(kind="mfn", hidden="16-16-16", options="input_scale=24.0", fit_lr=1e-2)
+FASTER: Row = MFN | dict(options="input_scale=41.0", fit_lr=3e-2)  # waves faster than pixels show, which a penalty slows down
+COLOURED: Row = MFN | dict(options="input_scale=14.0", fit_steps=100)
+BOTH: list[Row] = [dict(), VIEWS["all"]]  # with labels, and without
+MIRRORED: list[Row] = [dict(), VIEWS["all"] | dict(view_moves="mirror")]
 
 # %% ../nbs/16_sweeps.ipynb #7f615a17
 def for_a_quarter(rows: Iterable[Row]) -> list[Row]:
@@ -136,8 +141,9 @@ EXPERIMENTS: dict[str, list[Row]] = {
         *with_seeds(MATCHED, 1, protocol="cifar10-small", dataset="cifar10"),
     ],
     "contrast": [
-        *with_seeds([kind | task for kind in (dict(canonical=True), dict(kind="mfn"), SLOWER, SLOWER | dict(penalty=10.0)) for task in (dict(), dict(objective="contrast") | VIEWS["all"])], 3, **TWICE),
-        *with_seeds([view for name, view in VIEWS.items() if name != "all"], 3, **TWICE, objective="contrast", canonical=True),
+        *with_seeds([kind | task for kind in (SIREN, MFN, FASTER, FASTER | dict(penalty=10.0), SIREN | dict(reader="mlp")) for task in BOTH], 3, protocol="mnist-pairs", dataset="mnist", reader="deepsets"),
+        *with_seeds([SIREN | view for name, view in VIEWS.items() if name != "all"], 3, protocol="mnist-pairs", dataset="mnist", reader="deepsets"),
+        *with_seeds([kind | task for kind in (SIREN, COLOURED) for task in MIRRORED], 3, protocol="cifar10-pairs", dataset="cifar10", reader="deepsets"),
     ],
 }
 

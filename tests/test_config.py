@@ -150,8 +150,9 @@ def test_every_protocol_validates_and_fixes_its_fit(name):
     assert fixed["fit_seed"] == 0 and fixed["val_parts"] == (5 if name == "digits" else 10)
     cfg = config_from(dict(protocol=name, dataset=PROTOCOLS[name].images))
     assert cfg.protocol == name and cfg.fit.fit_seed == 0 and not cfg.inputs.final
-    for field in (*PROTOCOLS[name].chosen, *fixed, *(f for fields in PROTOCOLS[name].readers.values() for f in fields)):
-        assert field in kinds_of_fields(), f"{field} is no field"
+    for reader, own in (dict(inrformer={}) | PROTOCOLS[name].readers).items():
+        for field in (*PROTOCOLS[name].chosen, *fixed, *own):
+            assert field in kinds_of_fields(reader), f"{field} is no field of {reader}"
 
 
 def test_fields_on_the_command_line():

@@ -87,8 +87,8 @@ AUTHORS: list[Row] = [
     dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=5), dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=10),
 ]
 EDITORS: list[Row] = [
-    dict(), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn")),
-    dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align"),
+    dict(), dict(dim=48, edge_dim=16), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn")),
+    dict(reader="scalegmn", bidirectional=True, dim=28), dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align"),
 ]
 FEWER: list[Row] = [dict(n_train=n) for n in (500, 1500)]
 INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=6)
@@ -149,10 +149,10 @@ EXPERIMENTS: dict[str, list[Row]] = {
 
 # %% ../nbs/16_sweeps.ipynb #1600a002
 EVERYWHERE = dict(query=1, hint=1)  # of INRFormer, where the inputs have too many dimensions for a grid of points
-ADAPTERS: list[Row] = [dict(reader="dws"), EVERYWHERE, dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align")]
-JUDGES: list[Row] = [dict(reader="dws"), EVERYWHERE, dict(reader="deepsets", pair_dim=48), dict(reader="ng_transformer"), dict(reader="mlp"), dict(reader="mlp", reorder="align")]
+ADAPTERS: list[Row] = [dict(reader="dws", dim=8), EVERYWHERE, dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align")]
+JUDGES: list[Row] = [dict(reader="dws", dim=8), EVERYWHERE, dict(reader="deepsets", pair_dim=48), dict(reader="ng_transformer"), dict(reader="mlp"), dict(reader="mlp", reorder="align")]
 ZOOS: dict[str, list[Row]] = {
-    "adapt": with_seeds([row | dict(domain=name) for name in DOMAINS for row in ADAPTERS], 3, protocol="custom", objective="adapt", epochs=8, batch_size=16, lr=2e-3),
+    "adapt": with_seeds([row | dict(domain=name) for name in DOMAINS for row in ADAPTERS], 3, protocol="custom", objective="adapt", epochs=12, batch_size=16, lr=2e-3),
     "regress": with_seeds(JUDGES, 3, protocol="custom", objective="regress", epochs=20, batch_size=32, lr=2e-3),
 }
 

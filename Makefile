@@ -36,7 +36,7 @@ demo: $(READY)  ## train the model that ships in inrformer/demo again, record it
 	$(BIN)/nbdev_clean --fname nbs/train.ipynb
 
 results: $(READY)  ## execute the pages that show records again, after new ones
-	$(BIN)/jupyter-nbconvert --log-level ERROR --to notebook --execute --inplace $(addprefix nbs/,index.ipynb tour.ipynb ablations.ipynb readers_table.ipynb config.ipynb howto.ipynb verify.ipynb)
+	$(BIN)/jupyter-nbconvert --log-level ERROR --to notebook --execute --inplace $(addprefix nbs/,index.ipynb tour.ipynb ablations.ipynb readers_table.ipynb beyond.ipynb config.ipynb howto.ipynb verify.ipynb)
 	$(BIN)/nbdev_clean
 	$(MAKE) readme
 

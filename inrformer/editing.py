@@ -274,13 +274,13 @@ def _picture_of(before: INR, after: INR, change: str, side: int) -> go.Figure:
 
 @patch
 def as_code(self: EditBench) -> list[str]:
-    "The lines that make the present state of this panel, which a workbench calls `edit`."
+    "The lines that make the present state of a panel that they call `panel`."
     steps = 0 if self._learning is None else self._learning.steps
-    made = [[*self._asked(name, steps, strength), "edit.take()"] for _, name, steps, strength in self._past]
-    return ['edit = bench.go("edit")', *chain(*made), *self._asked(self.editor.value, steps, self.strength.value)]
+    made = [[*self._asked(name, steps, strength), "panel.take()"] for _, name, steps, strength in self._past]
+    return [*chain(*made), *self._asked(self.editor.value, steps, self.strength.value)]
 
 
 @patch
 def _asked(self: EditBench, name: str, steps: int, strength: float) -> list[str]:
-    learned = [f"edit.learn({steps})"] * (steps > 0)
-    return [f"edit.editor.value = {name!r}", *learned, f"edit.strength.value = {strength}"]
+    learned = [f"panel.learn({steps})"] * (steps > 0)
+    return [f"panel.editor.value = {name!r}", *learned, f"panel.strength.value = {strength}"]

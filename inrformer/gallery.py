@@ -28,6 +28,7 @@ _SHOWN = {"all": lambda right: torch.ones_like(right), "right": lambda right: ri
 class Gallery(Panel):
     "The test INRs of a source and what a reader says of each; `index` is the one that was clicked."
 
+    state = ("reader", "which", "page")
     opened = traitlets.Instance(Source, allow_none=True)
     index = traitlets.Int(allow_none=True)
 
@@ -47,6 +48,7 @@ class Gallery(Panel):
 @patch
 def _begin(self: Gallery) -> None:
     "Another source, with readers of its own."
+    self.forget()
     with self.quiet():
         self._own, self._runs = type(self.opened.reader).__name__, readers_beside(self.opened.config)
         self.reader.options = [self._own, *[FLAT] * (self.opened.flat is not None), *offered(self.opened.config, self._runs)]

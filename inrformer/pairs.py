@@ -54,6 +54,7 @@ _COPY = "a permuted copy of it"
 class PairBench(Panel):
     "An INR beside another of the same image: the line between them before and after `align`, and what readers say of both."
 
+    state = ("second",)
     scene = traitlets.Instance(Scene, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):

@@ -66,6 +66,7 @@ def touching(inr: INR, layer: int, k: int) -> dict[str, tuple[str, tuple[int, ..
 class TouchBench(Panel):
     "Choose a hidden neuron by a click or from the list, silence it or nudge one of its weights."
 
+    state = ("neuron", "weight", "silence", "by")
     scene = traitlets.Instance(Scene, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):
@@ -101,6 +102,7 @@ def _begin(self: TouchBench) -> None:
     spec, chosen = self.scene.inr.spec, self.neuron.value
     options = [(f"{layer_names(spec)[l]}, neuron {k}", (l, k)) for l, n in enumerate(spec.hidden, 1) for k in range(n)]
     if list(self.neuron.options) != options:
+        self.forget()
         with self.quiet():
             self.neuron.options, self.neuron.value = options, chosen if chosen in dict(options).values() else (1, 0)
     self.refresh()

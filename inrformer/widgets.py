@@ -227,12 +227,14 @@ _BESIDE = ui.Layout(flex_flow="row wrap", align_items="flex-start")
 
 
 class Panel(ui.VBox):
-    "Controls, a line of words, charts. Subclasses give `tell`, and `settle` and `draw` where there is something to."
+    "Controls, a line of words, charts. Subclasses give `tell`, and `settle` and `draw` where there is something to. `told` counts what was said."
 
-    awake = traitlets.Bool(True)
+    awake, told = traitlets.Bool(True), traitlets.Int(0)
+    state: tuple[str, ...] = ()  # names of the controls that decide what is shown, in the order in which they can be set
 
     def __init__(self, controls: list[ui.Widget], charts: list[ui.Widget]):
         self.words, self._quiet, self._stale, self._charts = ui.HTML(), False, False, [c for c in charts if isinstance(c, Chart)]
+        self.forget()
         super().__init__([*controls, self.words, *charts])
         self.add_class("inrformer")
         self.observe(lambda woken: woken.new and self._stale and self.refresh(), "awake")
@@ -281,6 +283,54 @@ def set(self: Panel, *values: tuple[ui.Widget, Any]) -> None:
             control.value = value
     self.refresh()
 
+# %% ../nbs/20_widgets.ipynb #2000f102
+@patch
+def snapshot(self: Panel) -> dict[str, Any]:
+    "What the controls say, by name."
+    return {name: getattr(self, name).value for name in self.state}
+
+
+@patch
+def restore(self: Panel, stood: dict[str, Any]) -> None:
+    "Let the controls say what they said in a snapshot."
+    self.set(*((getattr(self, name), value) for name, value in stood.items()))
+
+
+@patch
+def slides(self: Panel, name: str) -> bool:
+    "Is this part of a snapshot moved by small steps?"
+    return isinstance(getattr(self, name), (ui.IntSlider, ui.FloatSlider))
+
+
+@patch
+def as_code(self: Panel) -> list[str]:
+    "The lines that make the state of a panel that they call `panel`."
+    return [f"panel.{name}.value = {value!r}" for name, value in self.snapshot().items()]
+
+# %% ../nbs/20_widgets.ipynb #2000f103
+@patch
+def forget(self: Panel) -> None:
+    "Nothing can be undone: what there was belongs to other INRs."
+    self._past, self._stood, self._moved = [], None, set()
+
+
+@patch
+def _remember(self: Panel) -> None:
+    "Keep what stood before a change; of a slider that is pulled, what stood before the first step."
+    now = self.snapshot()
+    moved = set() if self._stood is None else {name for name in now if not _same(now[name], self._stood[name])}
+    if moved and not (moved == self._moved and all(map(self.slides, moved))):
+        self._past.append(self._stood)
+    self._stood, self._moved = now, moved or self._moved
+
+
+@patch
+def undo(self: Panel) -> None:
+    "What stood before the last change, if there is any."
+    if self._past:
+        self._stood, self._moved = self._past.pop(), set()
+        self.restore(self._stood)
+
 # %% ../nbs/20_widgets.ipynb #43cc0d53
 @patch
 def refresh(self: Panel) -> None:
@@ -288,11 +338,13 @@ def refresh(self: Panel) -> None:
     if self._quiet:
         return
     self._stale = not self.awake
+    self._remember()
     with self._excused():
         self.settle()
         if self.awake:
             self.say(self.tell())
             _draw_soon(self)
+    self.told += 1
 
 
 @patch
@@ -398,6 +450,7 @@ def tell(self: Picker) -> str:
 class ShowBench(Panel):
     "An INR as an image, as a network and as tables of numbers."
 
+    state = ("side",)
     scene = traitlets.Instance(Scene, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):
@@ -441,9 +494,9 @@ class PermuteBench(Panel):
         self.play = ui.Play(0, 0, 1, interval=800, show_repeat=False, tooltip="one transposition after another")
         self.twins: dict[str, ui.Checkbox] = {}
         self.canonical = _tick("canonicalize both")
-        self.clear, self.back = (_button(*what) for what in (("reset", "refresh", "back to the identity"), ("undo", "undo", "what stood before the last shuffle, swap or reset")))
+        self.clear, self.back = (_button(*what) for what in (("reset", "refresh", "back to the identity"), ("undo", "undo", "what stood before the last change")))
         self.layers: list[ui.IntSlider] = []
-        self.rows, self.ticks, self.numbers, self._hidden, self._past = ui.VBox(), ui.HBox(layout=_ROW), ui.HTML(), (), []
+        self.rows, self.ticks, self.numbers, self._hidden = ui.VBox(), ui.HBox(layout=_ROW), ui.HTML(), ()
         self.networks, self.images, self.weights = Chart(layout=ui.Layout(flex="5 1 420px")), Chart(layout=ui.Layout(flex="1 1 150px")), Chart()
         super().__init__([], [self.networks, self.images, self.weights])
         self._arrange()
@@ -489,7 +542,8 @@ def _start(self: PermuteBench, spec: INRSpec) -> None:
     path = walk(spec, generator=torch.Generator().manual_seed(0))
     self._turns = [[torch.equal(*pair) for pair in zip(a.indices, b.indices)].index(False) for a, b in pairwise(path)]
     self._ways = [[path[0].indices[l], *(p.indices[l] for p, turn in zip(path[1:], self._turns) if turn == l)] for l in range(len(spec.hidden))]
-    self._hidden, self._made, self._past, self.moved, self._shown = spec.hidden, [0] * len(spec.hidden), [], (), path[0]
+    self._hidden, self._made, self.moved, self._shown = spec.hidden, [0] * len(spec.hidden), (), path[0]
+    self.forget()
     with self.quiet():
         self.steps.value, self.steps.max = 0, len(self._turns)
     self.layers = [self._slider(l, n) for l, n in enumerate(spec.hidden, 1)]
@@ -500,6 +554,7 @@ def _start(self: PermuteBench, spec: INRSpec) -> None:
 def _offer(self: PermuteBench, spec: INRSpec) -> None:
     "A tick for each symmetry that this kind has beyond permutations, and one for its canonical form where it has one."
     if list(self.twins) != list(twins(spec)):
+        self.forget()
         self.twins = {name: _tick(name) for name in twins(spec)}
         self.watch(*self.twins.values())
     canonical = KINDS[spec.kind].canonical is not None
@@ -555,7 +610,6 @@ def perm(self: PermuteBench) -> Permutation:
 @patch
 def act(self: PermuteBench, perm: Permutation) -> None:
     "Permute once more, on top of what stands, and lay the walk through that."
-    self._past.append((self._ways, self._turns, self._made))
     there = perm @ self.perm
     made = [fewest_transpositions(Permutation((index,))) for index in there.indices]
     turns = [l for l, count in enumerate(made) for _ in range(count)] + [l for l, (count, n) in enumerate(zip(made, self._hidden)) for _ in range(n - 1 - count)]
@@ -586,15 +640,38 @@ def shuffle(self: PermuteBench, layer: int, generator: torch.Generator | None = 
 @patch
 def reset(self: PermuteBench) -> None:
     "The identity, no other symmetry, no canonical form."
-    self._past.append((self._ways, self._turns, self._made))
     self.set((self.steps, 0), *((tick, False) for tick in (*self.twins.values(), self.canonical)))
 
 
 @patch
-def undo(self: PermuteBench) -> None:
-    "What stood before the last thing done by hand."
-    if self._past:
-        self._lay(*self._past.pop())
+def snapshot(self: PermuteBench) -> dict[str, Any]:
+    return dict(walk=(self._ways, self._turns), made=list(self._made), ticks={name: tick.value for name, tick in self._ticked.items()})
+
+
+@patch(as_prop=True)
+def _ticked(self: PermuteBench) -> dict[str, ui.Checkbox]:
+    "Every tick by its words, that of the canonical form the last."
+    return self.twins | {self.canonical.description: self.canonical}
+
+
+@patch
+def restore(self: PermuteBench, stood: dict[str, Any]) -> None:
+    with self.quiet():
+        for name, value in stood["ticks"].items():
+            self._ticked[name].value = value
+    self._lay(*stood["walk"], stood["made"])
+
+
+@patch
+def slides(self: PermuteBench, name: str) -> bool:
+    return name == "made"
+
+
+@patch
+def as_code(self: PermuteBench) -> list[str]:
+    orders = ", ".join(f"torch.tensor({index.tolist()})" for index in self.perm.indices)
+    ticked = [*(f"panel.twins[{name!r}].value = True" for name, tick in self.twins.items() if tick.value), *["panel.canonical.value = True"] * self.canonical.value]
+    return [f"panel.act(Permutation(({orders},)))", *ticked]
 
 
 @patch
@@ -697,6 +774,7 @@ _HIDDEN = " That hides what the variant spoils: take those changes away, or cano
 class EquivarianceBench(Panel):
     "The error of every stage under a change, for the model as it is and for broken variants."
 
+    state = ("variant",)
     change = traitlets.Instance(Change, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, *, perm: Permutation | None = None, **known: Any):
@@ -713,6 +791,7 @@ def _begin(self: EquivarianceBench) -> None:
     "A new change: the variants are those of its reader."
     options = [_AS_IT_IS, *self.change.scene.reader.broken]
     if list(self.variant.options) != options:
+        self.forget()
         with self.quiet():
             self.variant.options = options
     self.refresh()
@@ -791,6 +870,7 @@ def opened_reader(folder: Path) -> Reader:
 class ReadersBench(Panel):
     "A reader beside another one of the same INRs, a logistic regression on flat weights at first: probabilities before and after a change, and accuracies along a walk."
 
+    state = ("other",)
     change = traitlets.Instance(Change, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, *, perm: Permutation | None = None, **known: Any):
@@ -810,6 +890,7 @@ def _begin(self: ReadersBench) -> None:
     "A new change: beside its reader may stand those that have a run of the same INRs; the others are offered, and say how to train them."
     config = self.change.scene.config
     if (config, self.change.scene.inr.spec) != self._offered:
+        self.forget()
         self._offered, self._runs = (config, self.change.scene.inr.spec), {} if config is None else readers_beside(config)
         with self.quiet():
             self.other.options, self.other.value = [FLAT, *offered(config, self._runs)], FLAT
@@ -877,6 +958,7 @@ def _on_record(rivals: Sequence[dict[str, Any]]) -> str:
 class AttentionBench(Panel):
     "Choose a neuron, by the list or by a click, and see to whom it listens, wherever a permutation puts it."
 
+    state = ("neuron",)
     change = traitlets.Instance(Change, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, *, perm: Permutation | None = None, **known: Any):
@@ -896,6 +978,7 @@ def _begin(self: AttentionBench) -> None:
     spec, chosen = self.change.scene.inr.spec, self.neuron.value
     options = [(f"{name}, neuron {k}", (l, k)) for l, (n, name) in enumerate(zip(spec.widths, layer_names(spec))) for k in range(n)]
     if list(self.neuron.options) != options:
+        self.forget()
         with self.quiet():
             self.neuron.options = options
             self.neuron.value = chosen if chosen in dict(options).values() else (1, 0)
@@ -943,6 +1026,7 @@ def _along(self: AttentionBench, apart: float) -> str:
 class CropBench(Panel):
     "A crop of the image as the hint: what the auxiliary INR shows of it, and how the logits move."
 
+    state = ("row", "column", "side")
     scene = traitlets.Instance(Scene, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):

@@ -79,7 +79,42 @@ def test_slider_words_and_curve_agree_after_a_shuffle():
     bench.steps.value = 22
     assert all((index != torch.arange(12)).all() for index in bench.perm.indices)
     bench.undo()
+    assert bench.steps.value == away and all(map(torch.equal, bench.perm.indices, shuffled)), "a slider that is pulled on and on is one step back"
+    bench.undo()
     assert bench.steps.value == 0
+
+
+def test_undo_gives_back_ticks_as_well():
+    bench = siren_bench(PermuteBench)
+    for tick in (bench.twins["flip signs of sines"], bench.canonical):
+        tick.value = True
+    bench.steps.value = 5
+    stood = bench.change.after.flat()
+    bench.reset()
+    assert bench.steps.value == 0 and not bench.canonical.value
+    bench.undo()
+    assert bench.steps.value == 5 and bench.canonical.value and bench.twins["flip signs of sines"].value and torch.equal(bench.change.after.flat(), stood)
+    for _ in range(9):
+        bench.undo()
+    assert bench.steps.value == 0 and not any(tick.value for tick in (*bench.twins.values(), bench.canonical))
+
+
+def test_every_panel_can_be_undone(shipped):
+    bench = Workbench({"digits (shipped)": lambda: shipped})
+    touch, crop = bench.go("touch"), bench.go("crop")
+    touch.neuron.value = (2, 3)
+    touch.silence.value = True
+    for by in (0.5, 1.0, 1.5):
+        touch.by.value = by
+    stood = [touch.snapshot() | change for change in (dict(by=0.0), dict(by=0.0, silence=False))]
+    for expected in stood:
+        touch.undo()
+        assert touch.snapshot() == expected
+    touch.undo(), touch.undo()
+    assert touch.neuron.value == (1, 0), "more cannot be undone than was done"
+    crop.row.value = 0.2
+    crop.undo()
+    assert crop.row.value == -0.2
 
 
 def test_the_pair_that_moved_last_is_marked():
@@ -629,14 +664,21 @@ def test_the_state_is_code_that_makes_it_again(shipped):
     bench = Workbench(found)
     bench.picker.image.value = 7
     bench.go("permute").shuffle(2, generator=seeded(1))
-    bench.panels["permute"].twins["flip signs of sines"].value = True
-    bench.go("equivariance")
+    bench.panels["permute"].twins["flip signs of sines"].value = bench.panels["permute"].canonical.value = True
+    bench.go("touch").set((bench.panels["touch"].neuron, (2, 5)), (bench.panels["touch"].silence, True))
+    bench.go("crop").row.value = 0.2
+    bench.go("two INRs").second.value = 0
+    bench.go("equivariance").variant.index = 2
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("inrformer.app.Workbench", lambda: Workbench(found))
         exec(bench.as_code(), made := {})
     again = made["bench"]
     assert torch.equal(again.panels["permute"].change.after.flat(), bench.panels["permute"].change.after.flat())
     assert again.tabs.selected_index == bench.tabs.selected_index and again.picker.image.value == 7
+    assert [again.panels[name].snapshot() for name in ("touch", "crop", "two INRs", "equivariance")] == [bench.panels[name].snapshot() for name in ("touch", "crop", "two INRs", "equivariance")]
+    bench.code.selected_index = 0
+    bench.go("crop").row.value = 0.3
+    assert "panel.row.value = 0.3" in bench.text.value, "the lines are of a state that is gone"
 
 
 def test_weights_that_are_no_numbers_are_not_drawn(shipped):

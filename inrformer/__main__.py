@@ -29,6 +29,7 @@ from .images import Data, load_images
 from .interchange.state_dicts import CONVENTIONS, import_table
 from .records import record_of, write_record
 from .runs import Busy, Run, find_run, last_run, project_root, run
+from .saving import forget_widgets
 from .splits import held_out
 from .sweeps import EXPERIMENTS, ZOOS, experiment, sweep
 from .training import is_main
@@ -304,7 +305,8 @@ def workbench_command(options: dict[str, Any]) -> None:
         raise FileNotFoundError(f"the workbench is a notebook of the project, and {project_root()} is not in it: start this command in a clone")
     if find_spec(tool) is None:
         raise ValueError(f"the workbench needs {tool}: pip install '.[lab]' brings it")
-    sys.exit(subprocess.call([sys.executable, "-m", tool, str(page), *(["--Voila.ip=127.0.0.1", "--token"] if options["app"] else [])]))
+    said = ["--Voila.ip=127.0.0.1", "--token"] if options["app"] else [f"--FileContentsManager.pre_save_hook={forget_widgets.__module__}.{forget_widgets.__name__}"]
+    sys.exit(subprocess.call([sys.executable, "-m", tool, str(page), *said]))
 
 # %% ../nbs/21_main.ipynb #7c1cefe8
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[dict[str, Any]], None]]] = {

@@ -154,6 +154,7 @@ def test_the_workbench_is_opened_where_there_is_one(monkeypatch, tmp_path, capsy
     monkeypatch.chdir(ROOT)
     assert said("workbench") == 0 and said("workbench", "--app") == 0
     assert [words[2] for words in asked] == ["jupyterlab", "voila"] and all(Path(words[3]) == ROOT / "nbs" / "workbench.ipynb" for words in asked)
+    assert asked[0][4] in (ROOT / "Makefile").read_text(), "a notebook that is opened so is saved with its widgets"
     monkeypatch.setattr(command_line, "find_spec", lambda name: None)
     assert said("workbench") == 2 and "the workbench needs jupyterlab: pip install '.[lab]'" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)

@@ -1398,6 +1398,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.records.judged': ('records.html#judged', 'inrformer/records.py'),
                                    'inrformer.records.p_value': ('records.html#p_value', 'inrformer/records.py'),
                                    'inrformer.records.paired': ('records.html#paired', 'inrformer/records.py'),
+                                   'inrformer.records.plain_name': ('records.html#plain_name', 'inrformer/records.py'),
                                    'inrformer.records.record_of': ('records.html#record_of', 'inrformer/records.py'),
                                    'inrformer.records.records': ('records.html#records', 'inrformer/records.py'),
                                    'inrformer.records.records_folder': ('records.html#records_folder', 'inrformer/records.py'),

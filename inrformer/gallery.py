@@ -51,7 +51,7 @@ def _begin(self: Gallery) -> None:
     self.forget()
     with self.quiet():
         self._own, self._runs = type(self.opened.reader).__name__, readers_beside(self.opened.config)
-        self.reader.options = [self._own, *[FLAT] * (self.opened.flat is not None), *offered(self.opened.config, self._runs)]
+        self.reader.options = offered([self._own, *[FLAT] * (self.opened.flat is not None), *self._runs], self.opened.config)
         self.reader.index = 0
     self._turn()
 

@@ -10,7 +10,7 @@ __all__ = ['FLAT', 'Chart', 'Panel', 'draw_waiting', 'Picker', 'ShowBench', 'Per
 import asyncio
 import html
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
@@ -31,6 +31,7 @@ from .figures import MANY, blank, fig_accuracy, fig_attention, fig_change, fig_c
 from .inr import INR, KINDS, INRSpec, canonicalize, pixel_grid
 from .inspection import TOLERANCE, Change, Scene, Source, accuracies, attention, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, read, readers_beside, render, sources, transposition, twins, walk, ways_through
 from .reader import READERS, Reader
+from .records import plain_name
 from .runs import open_run
 from .symmetry import Permutation, permute, random_permutation
 
@@ -848,9 +849,9 @@ def _reason(self: EquivarianceBench, acts: bool) -> str:
 FLAT = "logistic regression on flat weights"
 
 
-def offered(config: RunConfig | None, runs: dict[str, Path]) -> list[str]:
-    "Readers of the same INRs: those that have a run, then those that could be trained."
-    return [*runs, *(name for name in READERS if config is not None and name not in runs)]
+def offered(at_hand: Iterable[str], config: RunConfig | None) -> list[tuple[str, str]]:
+    "A list to choose readers of the same INRs from: those that are at hand, then others that could be trained, which say so."
+    return [*((name, name) for name in at_hand), *((f"{name}, not trained yet", name) for name in READERS if config is not None and name not in (*at_hand, config.reader))]
 
 
 def trained(name: str, config: RunConfig, runs: dict[str, Path]) -> Reader:
@@ -893,7 +894,7 @@ def _begin(self: ReadersBench) -> None:
         self.forget()
         self._offered, self._runs = (config, self.change.scene.inr.spec), {} if config is None else readers_beside(config)
         with self.quiet():
-            self.other.options, self.other.value = [FLAT, *offered(config, self._runs)], FLAT
+            self.other.options, self.other.value = offered([FLAT, *self._runs], config), FLAT
     self.refresh()
 
 
@@ -951,7 +952,7 @@ def _on_record(rivals: Sequence[dict[str, Any]]) -> str:
     "What others reach on the same INRs, in a sentence."
     if len(rivals) < 2:
         return ""
-    said = "; ".join(f"{line['row']} {line['test_accuracy']:.3f} ({line['reads']})" for line in rivals)
+    said = "; ".join(f"{plain_name(line['row'])} {line['test_accuracy']:.3f} ({line['reads']})" for line in rivals)
     return f"<br>Test accuracies on record for the same INRs, and what each answer is read from: {said}."
 
 # %% ../nbs/20_widgets.ipynb #aa83c046

@@ -22,7 +22,7 @@ from typing import Any
 from .answers import caveat, classify
 from .config import PROTOCOLS, config_from, flat, identity, parse_fields, run_id
 from .data import build_dataset, count_shards, parse_part, parse_spec
-from .demo import pack_demo
+from .demo import CONTROLS, pack_demo
 from .files import relative, shown
 from .fitting import INIT_POLICIES
 from .images import Data, load_images
@@ -273,9 +273,9 @@ def tell(this: Run) -> None:
 
 def demo_command(options: dict[str, Any]) -> None:
     "Train the model that ships with the package again, record it and pack it."
-    this = run(EXPERIMENTS["digits"][0], out=options["out"], progress=True)
+    this, *controls = (run(EXPERIMENTS["digits"][0] | row, out=options["out"], progress=True) for row in ({}, *(dict(reader=name) for name in CONTROLS)))
     write_record(record_of(this), "digits")
-    pack_demo(this)
+    pack_demo(this, controls)
 
 
 def figures_command(options: dict[str, Any]) -> None:

@@ -463,6 +463,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                       'inrformer.inspection._parts': ('inspection.html#_parts', 'inrformer/inspection.py'),
                                       'inrformer.inspection._remembered': ('inspection.html#_remembered', 'inrformer/inspection.py'),
                                       'inrformer.inspection._shift': ('inspection.html#_shift', 'inrformer/inspection.py'),
+                                      'inrformer.inspection._shipped': ('inspection.html#_shipped', 'inrformer/inspection.py'),
                                       'inrformer.inspection._twin': ('inspection.html#_twin', 'inrformer/inspection.py'),
                                       'inrformer.inspection.accuracies': ('inspection.html#accuracies', 'inrformer/inspection.py'),
                                       'inrformer.inspection.answers': ('inspection.html#answers', 'inrformer/inspection.py'),

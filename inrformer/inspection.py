@@ -12,7 +12,7 @@ __all__ = ['TOLERANCE', 'render', 'walk', 'transposition', 'fewest_transposition
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from .config import RunConfig, from_json
-from .demo import load_demo
+from .demo import DEMO, load_demo
 from .files import read_json
 from .fitting import fit
 from .graph import Graph
@@ -447,8 +447,19 @@ def _beside(config: RunConfig, out: Path | None) -> Iterator[tuple[RunConfig, Pa
 
 # %% ../nbs/18_inspection.ipynb #83eb587d
 def readers_beside(config: RunConfig, out: Path | None = None) -> dict[str, Path]:
-    "Where the newest finished run of each reader on the same INRs lies below `out` (`runs` in the project), by the reader's name."
-    return {other.reader: folder for other, folder in _beside(config, out) if other.objective == config.objective}
+    "Where the newest finished run of each reader on the same INRs lies below `out` (`runs` in the project), or the file of one that ships with the package, by the reader's name."
+    shipped, controls = _shipped()
+    known = controls if shipped and (shipped.inputs, shipped.fit, shipped.objective) == (config.inputs, config.fit, config.objective) else {}
+    return known | {other.reader: folder for other, folder in _beside(config, out) if other.objective == config.objective}
+
+
+@cache
+def _shipped() -> tuple[RunConfig | None, dict[str, Path]]:
+    "The config of the demo, and where its controls lie; nothing where there is no demo."
+    if not (DEMO / "record.json").exists():
+        return None, {}
+    demo = load_demo()
+    return from_json(demo.record["config"]), demo.controls
 
 
 def editors_beside(config: RunConfig, out: Path | None = None) -> dict[str, tuple[ObjectiveConfig, Path]]:

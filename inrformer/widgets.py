@@ -30,7 +30,7 @@ from .config import RunConfig
 from .figures import MANY, blank, fig_accuracy, fig_attention, fig_change, fig_classes, fig_crop, fig_errors, fig_fit, fig_network, fig_networks, fig_weights, layer_names, number
 from .inr import INR, KINDS, INRSpec, canonicalize, pixel_grid
 from .inspection import TOLERANCE, Change, Scene, Source, accuracies, attention, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, read, readers_beside, render, sources, transposition, twins, walk, ways_through
-from .reader import READERS, Reader
+from .reader import READERS, Reader, load_reader
 from .records import plain_name
 from .runs import open_run
 from .symmetry import Permutation, permute, random_permutation
@@ -863,9 +863,9 @@ def trained(name: str, config: RunConfig, runs: dict[str, Path]) -> Reader:
 
 
 @lru_cache(maxsize=8)
-def opened_reader(folder: Path) -> Reader:
-    "The reader of a finished run."
-    return open_run(folder).model
+def opened_reader(place: Path) -> Reader:
+    "The reader of a finished run, or of a file."
+    return load_reader(place) if place.is_file() else open_run(place).model
 
 
 class ReadersBench(Panel):

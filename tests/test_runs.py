@@ -27,7 +27,7 @@ from inrformer.demo import load_demo
 from inrformer.files import lock
 from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS, load_reader
-from inrformer.records import is_stale, record_of
+from inrformer.records import is_stale, record_of, records
 from inrformer.runs import LEARNED, Run, closure, last_run, open_run, parts_of, run, source_digest
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers, batches
@@ -439,4 +439,8 @@ def test_the_shipped_demo_gives_the_answers_of_its_record():
     assert (logits.argmax(1) == torch.tensor(told["answers"])).double().mean() >= 1 - 1.5 / len(demo.test)
     assert (moved.argmax(1) == logits.argmax(1)).double().mean() >= 1 - 1.5 / len(demo.test)
     assert demo.record["source"] and demo.model.reads == demo.record["reads"]
-    assert sum(p.stat().st_size for p in (ROOT / "inrformer" / "demo").iterdir()) < 2_000_000
+    assert sum(p.stat().st_size for p in (ROOT / "inrformer" / "demo").iterdir()) < 2_500_000
+    for name, path in demo.controls.items():
+        right = (load_reader(path)(demo.test.inr).argmax(1) == demo.test.labels).double().mean()
+        recorded = next(r for r in records("digits") if (r["config"]["reader"], r["config"]["train"]["seed"]) == (name, 0) and not r["config"]["architecture"].get("mlp"))
+        assert abs(right - recorded["summary"]["test_accuracy"]) <= 1.5 / len(demo.test), f"{name} is not the one on record"

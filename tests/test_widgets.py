@@ -20,6 +20,7 @@ from inrformer.figures import fig_errors
 from inrformer.fitting import fit
 from inrformer.gallery import Gallery
 from inrformer.inr import INR, INRSpec, grid
+from inrformer.demo import CONTROLS
 from inrformer.inspection import Change, Scene, Source, demo_source, fewest_transpositions, logits_of, render, walk
 from inrformer.objectives.edit import Edit
 from inrformer.own import OwnBench
@@ -650,6 +651,9 @@ def test_any_reader_stands_beside_and_one_without_a_run_says_how_to_get_it(shipp
     panel = bench.go("readers")
     assert {*READERS} - {"inrformer"} == set(dict(panel.other.options).values()) - {widgets.FLAT} and ("dws, not trained yet", "dws") in panel.other.options and "0.142 on INRs from starts it never saw" in panel.words.value
     assert json.loads(panel.curve.figure)["layout"]["meta"]["alt"] == "Nothing to show.", "an axis of nothing says you are here"
+    for control in CONTROLS:
+        panel.other.value = control
+        assert f"{control} says <b>" in panel.words.value, "a control that ships cannot be asked"
     panel.other.value = "dws"
     assert "make train PROTOCOL=digits READER=dws" in panel.words.value
     panel._runs = {"dws": Path("there")}

@@ -152,8 +152,8 @@ EVERYWHERE = dict(query=1, hint=1)  # of INRFormer, where the inputs have too ma
 ADAPTERS: list[Row] = [dict(reader="dws", dim=8), EVERYWHERE, dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align")]
 JUDGES: list[Row] = [dict(reader="dws", dim=8), EVERYWHERE, dict(reader="deepsets", pair_dim=48), dict(reader="mlp"), dict(reader="mlp", reorder="align")]
 ZOOS: dict[str, list[Row]] = {
-    "adapt": with_seeds([row | dict(domain=name) for name in DOMAINS for row in ADAPTERS], 3, protocol="custom", objective="adapt", epochs=12, batch_size=16, lr=2e-3),
-    "regress": with_seeds(JUDGES, 3, protocol="custom", objective="regress", epochs=20, batch_size=32, lr=2e-3),
+    "adapt": with_seeds([row | dict(domain=name) for name in DOMAINS for row in ADAPTERS], 3, protocol="custom", objective="adapt", epochs=6, batch_size=16, lr=2e-3),
+    "regress": with_seeds(JUDGES, 3, protocol="custom", objective="regress", epochs=10, batch_size=32, lr=2e-3),
 }
 
 # %% ../nbs/16_sweeps.ipynb #0a7c0507

@@ -42,6 +42,19 @@ def test_a_reader_begins_at_the_identity(name):
     assert score["edit_made"] == pytest.approx(0, abs=1e-5) and score["edit_error"] > 0
 
 
+@pytest.mark.parametrize("name", [name for name in READERS if hasattr(READERS[name], "edit")])
+def test_all_of_an_editor_learns_from_its_second_step_on(name):
+    split, task = split_of(SPEC), Edit()
+    reader = seed_parameters(go_together(task.attach, reader_of(name, SPEC, **EDITING.get(name, {}))), 3).train()
+    optimiser = torch.optim.Adam(reader.parameters(), lr=1e-2)
+    for _ in range(2):
+        optimiser.zero_grad()
+        task.loss(reader, split, None)["edit_error"].backward()
+        optimiser.step()
+    moved = {part.partition(".")[0] for part, p in reader.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert "rewrite" in moved and len(moved) > 1, f"only {moved} of {name} ever learns"
+
+
 def test_those_that_give_inrs_are_those_that_are_named():
     able = [name for name in READERS if hasattr(READERS[name], "edit")]
     assert {"inrformer", "dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn", "mlp"} <= set(able)

@@ -158,19 +158,18 @@ class SignedRewrite(nn.Module):
         super().__init__()
         self.spec = spec
         self.of_edges, self.of_nodes = nn.Linear(dim, 1, bias=False), nn.Linear(dim, len(spec.vectors), bias=False)
-        self.keep, self.gain = nn.Parameter(torch.empty(len(spec.layout))), nn.Parameter(torch.empty(len(spec.layout)))
+        self.keep = nn.Parameter(torch.empty(len(spec.layout)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         self.keep.data.fill_(1.0)
-        self.gain.data.fill_(0.1)
 
 # %% ../../nbs/readers/scalegmn.ipynb #c641db2b
 @patch
 def forward(self: SignedRewrite, inr: INR, scale: Float[Tensor, "t"], nodes: list[Float[Tensor, "b _ d"]], edges: list[Float[Tensor, "b _ _ d"]]) -> INR:
     weights, rank, biases = iter(self.of_edges(e)[..., 0] for e in edges), iter(range(len(self.spec.vectors))), [self.of_nodes(v) for v in nodes]
     changes = [next(weights) if p.inn is not None else biases[p.out][..., next(rank)] for p in self.spec.layout]
-    return INR(tuple(keep * t + gain * unit * change.to(t.dtype) for t, change, keep, gain, unit in zip(inr.tensors, changes, self.keep, self.gain, scale)), inr.spec)
+    return INR(tuple(keep * t + 0.1 * unit * change.to(t.dtype) for t, change, keep, unit in zip(inr.tensors, changes, self.keep, scale)), inr.spec)
 
 
 @patch

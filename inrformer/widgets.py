@@ -851,7 +851,8 @@ FLAT = "logistic regression on flat weights"
 
 def offered(at_hand: Iterable[str], config: RunConfig | None) -> list[tuple[str, str]]:
     "A list to choose readers of the same INRs from: those that are at hand, then others that could be trained, which say so."
-    return [*((name, name) for name in at_hand), *((f"{name}, not trained yet", name) for name in READERS if config is not None and name not in (*at_hand, config.reader))]
+    there = {*at_hand, *([] if config is None else [config.reader]), *["flat"] * (FLAT in at_hand)}
+    return [*((name, name) for name in at_hand), *((f"{name}, not trained yet", name) for name in READERS if config is not None and name not in there)]
 
 
 def trained(name: str, config: RunConfig, runs: dict[str, Path]) -> Reader:

@@ -635,7 +635,7 @@ def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):
 
 def test_the_gallery_asks_any_reader_that_has_a_run_and_says_how_to_train_others(shipped):
     gallery = Gallery(shipped)
-    assert {*READERS} - {"inrformer"} <= set(dict(gallery.reader.options).values())
+    assert {*READERS} - {"inrformer", "flat"} <= set(dict(gallery.reader.options).values())
     gallery.reader.value = "dws"
     assert "make train PROTOCOL=digits READER=dws" in gallery.words.value and json.loads(gallery.pictures.figure)["layout"]["meta"]["alt"] == "Nothing to show."
     gallery._runs = {"dws": Path("there")}
@@ -649,7 +649,7 @@ def test_the_gallery_asks_any_reader_that_has_a_run_and_says_how_to_train_others
 def test_any_reader_stands_beside_and_one_without_a_run_says_how_to_get_it(shipped):
     bench = Workbench({"digits": lambda: shipped})
     panel = bench.go("readers")
-    assert {*READERS} - {"inrformer"} == set(dict(panel.other.options).values()) - {widgets.FLAT} and ("dws, not trained yet", "dws") in panel.other.options and "0.142 on INRs from starts it never saw" in panel.words.value
+    assert {*READERS} - {"inrformer", "flat"} == set(dict(panel.other.options).values()) - {widgets.FLAT} and ("dws, not trained yet", "dws") in panel.other.options and "0.142 on INRs from starts it never saw" in panel.words.value
     assert json.loads(panel.curve.figure)["layout"]["meta"]["alt"] == "Nothing to show.", "an axis of nothing says you are here"
     for control in CONTROLS:
         panel.other.value = control

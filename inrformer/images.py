@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DIGITS_TRAIN', 'IMAGE_COLUMNS', 'NUMBERS', 'SHRUNK', 'TEST_IDS', 'HUB', 'SPLIT_FOLDERS', 'MIMES', 'UNLABELLED',
-           'Images', 'cache_folder', 'Picture', 'source_name', 'load_images', 'picture_of', 'load_picture', 'Data']
+           'Images', 'cache_folder', 'Picture', 'source_name', 'place_of', 'load_images', 'picture_of', 'load_picture',
+           'Data']
 
 # %% ../nbs/06_images.ipynb #3576d2fa
 import glob
@@ -422,6 +423,13 @@ def source_name(source: str | Path, split: str = "train") -> str:
     if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(?<!\.parquet)", text):
         return text
     raise FileNotFoundError(f'{text!r} is not "digits", a Hub name ({", ".join(HUB)} or owner/name), a folder, or a pattern holding {{split}}')
+
+
+def place_of(source: str | Path) -> str | None:
+    "The absolute place of a source that is files; None for the digits, and for what is on the Hub."
+    text = os.path.expanduser(source)
+    of_files = "{split}" in text or text not in ("digits", *HUB) and Path(text).is_dir()
+    return os.path.abspath(text) if of_files else None
 
 # %% ../nbs/06_images.ipynb #f96e106f
 def _sized_digits(split: str, n: SupportsIndex | None, size: int | None) -> Images:

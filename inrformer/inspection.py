@@ -381,7 +381,7 @@ def _images_of(config: RunConfig, test: Split) -> Float[Tensor, "b h w c"] | Non
     "The images of test INRs, in [-1, 1]; None for INRs that came without."
     if config.inputs.data is not None:
         return None
-    images = load_images(config.inputs.dataset, "test", config.inputs.n_test)
+    images = load_images(config.inputs.dataset, "test", config.inputs.n_test, config.inputs.size)
     row = {number: k for k, number in enumerate(images.ids.tolist())}
     return images.images[[row[number] for number in test.ids.tolist()]] * 2 - 1
 
@@ -408,7 +408,7 @@ def run_source(folder: Path) -> Source:
 def _open(run: Run) -> Source:
     training, test = parts_of(run.config, run.dataset)[0], run.dataset.split("test")
     flat = fit_flat(training[:6000], run.model.classes) if run.model.classes else None
-    return Source(run.model, test, _images_of(run.config, test), flat, run.config, _about(run), rivals(record_of(run), records()).to_dict("records"))
+    return Source(run.model, test, _images_of(run.located, test), flat, run.config, _about(run), rivals(record_of(run), records()).to_dict("records"))
 
 # %% ../nbs/18_inspection.ipynb #8b64d6b6
 def _about(run: Run) -> str:

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_reader
+from test_images import pictures, put
 
 from inrformer.app import Workbench
 from inrformer.config import config_from
@@ -236,6 +237,18 @@ def test_any_finished_run_is_a_source(finished):
     assert source.reader.spec.widths == (2, 6, 5, 1) and len(source.test) == len(source.images) == 12
     assert "digits" in source.about and "crop was not part" in source.about
     assert logits_of(source.flat, source.scene(0).inr).shape == (1, 10)
+
+
+def test_a_run_on_pictures_of_ones_own_is_a_source_wherever_it_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    for i, image in enumerate(pictures(10, 12, 12, 3)):
+        put(tmp_path / "pets", f"{('cat', 'dog')[i % 2]}/{i}.png", image[: 7 + i % 4])
+    monkeypatch.chdir(tmp_path)
+    run(dict(dataset="pets", size=6, n_train=8, n_test=2, hidden="4-4", fit_steps=3, reader="flat", epochs=1, val_parts=4), out="runs")
+    (tmp_path / "nbs").mkdir(), monkeypatch.chdir(tmp_path / "nbs")
+    (_, open_it) = sources(tmp_path / "runs").values()
+    source = open_it()
+    assert source.images.shape == (2, 6, 6, 3) and source.scene(0, start=1).inr.spec.widths == (2, 4, 4, 3)
 
 
 def test_a_run_that_edits_the_same_inrs_is_an_editor_and_a_source(finished, tmp_path):

@@ -18,9 +18,10 @@ import torch
 from conftest import ROOT, alone_at_runs, go_together, parameterized
 from IPython.core.interactiveshell import InteractiveShell
 from test_battery import each_task
-from test_images import pictures, write_table
+from test_images import pictures, put, write_table
 
 import inrformer.runs
+from inrformer.__main__ import main
 from inrformer.config import config_from, run_id
 from inrformer.data import INRDataset
 from inrformer.demo import load_demo
@@ -371,6 +372,54 @@ def test_the_images_of_a_run_on_files_are_asked_for(cache):
     cfg = config_from(SMALL)
     with pytest.raises(FileNotFoundError, match=r"were files named 'cifar10-jpeg75': say where they are, as in Run\(run.folder, replace\(run.config, inputs="):
         Run(cache, replace(cfg, inputs=replace(cfg.inputs, dataset="cifar10-jpeg75"))).dataset
+
+
+@pytest.mark.parametrize("form", ["pictures", "tables", "INRs"])
+def test_a_run_on_files_is_opened_from_another_working_folder(form, cache, monkeypatch):
+    here, elsewhere = cache / "here", cache / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+    for k, (split, n) in enumerate((("train", 12), ("test", 6))):
+        for i, image in enumerate(both := pictures(n, 8, 9, seed=k)):
+            put(here, f"my/{split}/{'ab'[i % 2]}/{i}.png", image)
+        write_table(here / f"my-{split}.parquet", images=both, labels=[i % 2 for i in range(n)])
+    monkeypatch.chdir(here)
+    own = dict(pictures=dict(dataset="my", size=6), tables=dict(dataset="my-{split}.parquet", size=6), INRs=dict(data="my.inrs"))[form]
+    small = dict(reader="deepsets", epochs=1, val_parts=3, device="cpu")
+    if form == "INRs":
+        main(["fit", "my", "my.inrs", "--spec", "2-4-4-1", "--steps", "3", "--size", "6"])
+    else:
+        small |= dict(n_train=12, n_test=6, hidden="4-4", fit_steps=3)
+    done = run(small | own, out=cache / "runs")
+    (field, place), = json.loads((done.folder / ".place.json").read_text()).items()
+    assert place == str(here / own[field]) and str(here) not in json.dumps(record_of(done)) and not [path for path in done.folder.glob("[!.]*.json*") if str(here) in path.read_text()]
+    monkeypatch.chdir(elsewhere)
+    assert open_run(done.folder).dataset.digest == done.dataset.digest and getattr(open_run(done.folder).located.inputs, field) == place
+    name = Path(place).name.replace("{split}", "train")
+    shutil.move(here / name, elsewhere / name)
+    monkeypatch.chdir(cache)
+    with pytest.raises(FileNotFoundError, match=rf"in here/my.*, and are not there, or changed: say where they are, as in Run\(.* {field}='there/(my|my-{{split}}.parquet|inrs)'.*or give `inrformer train`"):
+        open_run(done.folder).dataset
+    if form != "tables":
+        monkeypatch.chdir(elsewhere)
+        run(small | own, out=cache / "runs")
+        monkeypatch.chdir(here)
+        assert open_run(done.folder).dataset.digest == done.dataset.digest, "it was shown again, which keeps the place"
+
+
+def test_other_images_at_the_place_are_not_those_of_the_run(cache, monkeypatch):
+    for i, image in enumerate(pictures(10, 6, 6)):
+        put(cache, f"my/{'ab'[i % 2]}/{i}.png", image)
+    done = run(dict(dataset=str(cache / "my"), n_train=8, n_test=2, hidden="4-4", fit_steps=3, reader="deepsets", epochs=1, val_parts=4, device="cpu"), out=cache / "runs")
+    (cache / "my" / "a" / "0.png").unlink(), put(cache, "my/a/0.png", pictures(1, 6, 6, seed=9)[0])
+    with pytest.raises(FileNotFoundError, match=r"were files named 'my', in .*my, and are not there, or changed"):
+        open_run(done.folder).dataset
+    (done.folder / ".place.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"were files named 'my': say where they are"):
+        open_run(done.folder).dataset
+    (done.folder / ".place.json").write_text('{"dataset":')
+    with pytest.raises(ValueError, match=r".place.json is damaged .*: remove it"):
+        open_run(done.folder).dataset
 
 
 def papermill(*arguments, cache, **options):

@@ -171,6 +171,20 @@ def test_a_page_that_cannot_be_made_says_so_in_one_line_and_without_a_warning(tm
     assert "RuntimeError" in (tmp_path / "page.ipynb").read_text()
 
 
+def test_a_warning_is_a_note_of_one_line(pets, tmp_path, capfd, monkeypatch):
+    fields = SMALL | dict(dataset=pets, reader="inrformer", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, epochs=1)
+    command_line.main(["train", *(f"{name}={value}" for name, value in fields.items()), "--out", str(tmp_path / "runs")])
+    told = [line for line in capfd.readouterr().err.splitlines() if "crop head" in line or "Warning" in line or "_tell_crop" in line]
+    assert len(told) == 1 and told[0].startswith("note: the crop head has not learned: what it shows explains ")
+    page = new_notebook(metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")))
+    page.cells = [new_code_cell("hint = None", metadata=dict(tags=["parameters"])), new_code_cell("import warnings\nwarnings.warn('look here')\nwarnings.warn('and here', FutureWarning)")]
+    monkeypatch.chdir(tmp_path), (tmp_path / "nbs").mkdir(), (tmp_path / "settings.ini").touch()
+    (tmp_path / "nbs" / "train.ipynb").write_text(nbformat.writes(page))
+    command_line.execute_page(dict(hint=3), tmp_path / "page.ipynb")
+    notes = capfd.readouterr().err
+    assert notes.startswith("note: look here\n") and "FutureWarning: and here" in notes
+
+
 def test_a_full_disk_is_said_with_the_file_and_the_command_goes_on_when_there_is_room(tmp_path, monkeypatch, capsys):
     def full(path, data):
         raise OSError(28, "No space left on device")

@@ -390,6 +390,8 @@ def _read_pictures(folder: Path, split: str, name: str, n: SupportsIndex | None,
     if not sides[split]:
         there = f"folders of {sorted({str(p.split) for p in pictures})}" if pictures[0].split else f"only {len(pictures)} pictures, of which a fifth test"
         raise FileNotFoundError(f"{shown(folder)} has no {split} pictures: it has {there}")
+    if idle := [picture for picture in pictures if picture.split == "val"]:
+        raise ValueError(f"nothing would read {shown(idle[0].path)} and what lies beside it, for a part of the training pictures validates: move them into the folder of the training pictures, or out of {shown(folder)}")
     classes = tuple(sorted({picture.label for picture in sides["train"]}))
     if other := [picture for picture in sides["test"] if picture.label not in classes]:
         raise ValueError(f"{shown(other[0].path)} is of the class {other[0].label!r}, and the training pictures are of {list(classes)}")

@@ -297,6 +297,10 @@ def test_folders_of_pictures_say_the_split_and_the_class(tmp_path):
     put(tmp_path / "b", "val/elk/1.png", pictures(1, 6, 7, seed=3)[0])
     with pytest.raises(FileNotFoundError, match=r"b has no train pictures: it has folders of \['val'\]"):
         load_images(tmp_path / "b", "train")
+    put(tmp_path / "b", "train/elk/2.png", pictures(1, 6, 7, seed=4)[0]), put(tmp_path / "b", "test/elk/3.png", pictures(1, 6, 7, seed=5)[0])
+    for split in ("train", "test"):
+        with pytest.raises(ValueError, match=r"nothing would read .*val/elk/1.png .* a part of the training pictures validates: move them into the folder of the training pictures, or out of"):
+            load_images(tmp_path / "b", split)
     put(tmp_path / "one", "1.png", pictures(1, 6, 7, seed=3)[0])
     with pytest.raises(FileNotFoundError, match="one has no test pictures: it has only 1 pictures, of which a fifth test"):
         load_images(tmp_path / "one", "test")

@@ -108,6 +108,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="where the data set goes")
     parser.add_argument("--convention", required=True, choices=list(CONVENTIONS), help="what the files leave unsaid")
     parser.add_argument("--name", required=True, help="of the images, as records say it")
+    parser.add_argument("--names", type=lambda text: text.split(","), metavar="0,2,...", help="prefixes of the layers' weights and biases in the files, first to last, where they are not the convention's")
     parser.add_argument("--omega", type=lambda text: list(map(float, text.split(","))), default=[30.0], help="of all sines, or of each hidden layer's: 30 or 30,1 (default: 30)")
 
 # %% ../nbs/21_main.ipynb #e9fe4b7d

@@ -129,6 +129,12 @@ def test_weight_files_of_others_by_a_table(tmp_path, capsys):
     there = INRDataset(tmp_path / "inrs")
     assert (there.card["classes"], there.split("train").labels.tolist(), there.split("test").ids.tolist()) == (["cat", "elk"], [1, 0, 1, 0], [4, 5])
     assert torch.equal(there.split("train").inr.flat(), inrs[:4].flat())
+    for path in paths:
+        torch.save({name.replace("net.", "").replace(".linear", "x"): t for name, t in torch.load(path, weights_only=True).items()}, path)
+    words = ["import", str(tmp_path / "list.csv"), str(tmp_path / "named"), "--convention", "nfn", "--name", "animals"]
+    assert said(*words) == 2 and "(of `inrformer import`: --names 0,2)" in capsys.readouterr().err
+    command_line.main([*words, "--names", "0x,1x,2"])
+    assert INRDataset(tmp_path / "named").digest == there.digest
     (tmp_path / "list.csv").write_text("file,label\na.pth,1\n")
     assert said("import", tmp_path / "list.csv", tmp_path / "x", "--convention", "nfn", "--name", "animals") == 2
     assert "list.csv lacks the columns ['split']: needed is a line for each network" in capsys.readouterr().err

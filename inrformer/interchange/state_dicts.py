@@ -94,7 +94,7 @@ def _layers(state: Mapping[str, Tensor], where: str, convention: str, names: Seq
     shapes, layers = {name: tuple(t.shape) for name, t in state.items()}, len(state) // 2
     if set(state) != set(wanted := _tensors(names or _prefixes(convention, layers))) or layers < 2:
         others = [name for name in CONVENTIONS if set(state) == set(_tensors(_prefixes(name, layers)))]
-        advice = f"these are the names of the convention {others[0]}" if others else "where they mean the same, names=[...] gives the prefixes of its layers in their order"
+        advice = f"these are the names of the convention {others[0]}" if others else "where they mean the same, names=[...] gives the prefixes of its layers in their order (of `inrformer import`: --names 0,2)"
         raise ValueError(f"{where} holds {shapes}; needed is a weight and a bias for each of two or more layers, and nothing else, named {wanted or _tensors(_prefixes(convention, 2))}: {advice}")
     weights, biases = [state[name] for name in wanted[::2]], [state[name] for name in wanted[1::2]]
     found = [(w.shape, b.shape) for w, b in zip(weights, biases)]
@@ -133,12 +133,14 @@ def load_state_dicts(
 def _load(path: Path) -> Mapping[str, Tensor]:
     "The state dict in a file."
     try:
-        _check_unfolded(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        packed = _is_packed(path)
+        state = None if packed else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{shown(path)} is no file of tensors alone, which is all that is loaded: {str(error).partition(chr(10))[0] or type(error).__name__}") from error
+        raise ValueError(f"{shown(path)} is damaged, or no plain state dict, and nothing else is loaded: of a whole module, save model.state_dict() alone") from error
+    if packed:
+        raise ValueError(f"{shown(path)} is compressed, as no state dict is that torch.save writes: nothing is unfolded")
     if not _is_state(state):
         inner = [name for name, value in state.items() if _is_state(value)] if isinstance(state, Mapping) else []
         advice = f"; it has one under {inner[0]!r}: save that alone" if inner else ""
@@ -152,12 +154,12 @@ def _is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and len(value) > 0 and all(isinstance(name, str) and isinstance(t, Tensor) for name, t in value.items())
 
 # %% ../../nbs/interchange/state_dicts.ipynb #0c95732b
-def _check_unfolded(path: Path) -> None:
-    "Raise ValueError for an archive that is compressed, as torch's own never are."
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed")
+def _is_packed(path: Path) -> bool:
+    "Is a file an archive that is compressed, as torch's own never are?"
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 # %% ../../nbs/interchange/state_dicts.ipynb #d75b7083
 def to_state_dict(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DIGITS_TRAIN', 'IMAGE_COLUMNS', 'NUMBERS', 'SHRUNK', 'TEST_IDS', 'HUB', 'SPLIT_FOLDERS', 'MIMES', 'UNLABELLED',
-           'Images', 'cache_folder', 'Picture', 'source_name', 'place_of', 'load_images', 'picture_of', 'load_picture',
-           'Data']
+           'Images', 'cache_folder', 'Picture', 'hub_says', 'source_name', 'place_of', 'load_images', 'picture_of',
+           'load_picture', 'share_seen', 'Data']
 
 # %% ../nbs/06_images.ipynb #3576d2fa
 import glob
@@ -32,7 +32,7 @@ import torch
 from fastcore.basics import patch
 from huggingface_hub import snapshot_download
 from jaxtyping import Float, Int
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from platformdirs import user_cache_dir
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -145,13 +145,17 @@ SHRUNK = 16  # times as many in an image that is made smaller
 # %% ../nbs/06_images.ipynb #21088022
 def _decode(blob: bytes | None, where: str, size: tuple[int, int] | None = None) -> Image.Image:
     "An encoded image, upright, grey or RGB, and of a height and width where they are given; raises ValueError naming the place when it is missing, too large, or neither."
-    if not blob:
+    if blob is None:
         raise ValueError(f"{where} holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`")
+    if not blob:
+        raise ValueError(f"{where} is empty: there is no image in it")
     limit = NUMBERS[0] * (SHRUNK if size else 1)
     try:
         image = Image.open(io.BytesIO(blob))
         if (numbers := math.prod(image.size) * len(image.getbands())) <= limit:
             image = _plain(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{where} holds no readable image: it is in no known format of pixels, such as PNG or JPEG") from error
     except Exception as error:
         raise ValueError(f"{where} holds no readable image: {error or type(error).__name__}") from error
     if numbers > limit:
@@ -399,13 +403,18 @@ def _read_pictures(folder: Path, split: str, name: str, n: SupportsIndex | None,
     return _gather(rows, _check_count(n, len(sides[split]), split, name), classes, split, name, size)
 
 # %% ../nbs/06_images.ipynb #5e6f38b8
+def hub_says(error: Exception) -> str:
+    "What an error of the Hub's client says, on one line."
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 def _download(name: str, split: str) -> list[str]:
     "The parquet files of a split of a data set on the Hub; raises ConnectionError when they cannot be had."
     try:
         folder = snapshot_download(name, repo_type="dataset", allow_patterns=[f"*{split}*.parquet"], cache_dir=cache_folder() / "hub")
     except Exception as error:
         raise ConnectionError(
-            f"tried to download {name} from the Hugging Face Hub and could not: {type(error).__name__}: {error}. "
+            f"tried to download {name} from the Hugging Face Hub and could not ({hub_says(error)}). "
             "Without a network, give local parquet files instead: a folder, or a pattern such as my/files/mnist-{split}.parquet"
         ) from error
     return _find_in_folder(Path(folder), split)
@@ -456,6 +465,8 @@ def load_images(
     """
     if split not in ("train", "test"):
         raise ValueError(f'split must be "train" or "test", not {split!r}')
+    if size is not None and size < 1:
+        raise ValueError(f"size must be a number of pixels a side, 1 or more, not {size}; without it all images stay as they are")
     if source == "digits":
         return _sized_digits(split, n, size)
     text, name = os.path.expanduser(source), source_name(source, split)
@@ -485,6 +496,14 @@ def picture_of(
 def load_picture(path: str | Path, shape: tuple[int, int, int]) -> Float[Tensor, "1 h w c"]:
     "The same for a file. Raises OSError without it."
     return picture_of(Path(path).expanduser().read_bytes(), str(path), shape)[None]
+
+
+def share_seen(path: str | Path, shape: tuple[int, int, int]) -> float:
+    "The share of its longer side that the middle of a picture shows in that form."
+    with Image.open(Path(path).expanduser()) as image:
+        (width, height), turned = image.size, image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    ratio = (height / width if turned else width / height) * shape[0] / shape[1]
+    return min(ratio, 1 / ratio)
 
 # %% ../nbs/06_images.ipynb #8abb86ab
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from inrformer import images as images_module
 from inrformer.__main__ import main
-from inrformer.images import TEST_IDS, Data, Images, cache_folder, load_images
+from inrformer.images import TEST_IDS, Data, Images, cache_folder, load_images, share_seen
 from inrformer.runs import run
 
 
@@ -83,6 +83,7 @@ def test_a_folder_of_several_files_as_the_hub_lays_them_out(tmp_path):
     "alpha": dict(images=pictures(2, 4, 4, 4), labels=[0, 1]),
     "bytes": dict(images=[None], labels=[0]),
     "noise": dict(images=[b"no image"], labels=[0]),
+    "nothing": dict(images=[b""], labels=[0]),
     "unlabelled": dict(images=pictures(2, 4, 4), labels=[0, None]),
     "negative": dict(images=pictures(2, 4, 4), labels=[-1, 0]),
     "empty": dict(images=[], labels=[]),
@@ -95,7 +96,8 @@ def test_tables_that_cannot_be_used(name, shown, tmp_path):
         kinds=r"row 1 of .* is \(4, 4, 3\), the first is \(4, 4, 1\) .*: make all of them grey, or none",
         alpha="row 0 of .* mode RGBA, part of which is seen through: lay it on a background",
         bytes="row 0 of .* holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`",
-        noise="row 0 of .* holds no readable image",
+        noise="row 0 of .* holds no readable image: it is in no known format of pixels, such as PNG or JPEG$",
+        nothing="row 0 of .* is empty: there is no image in it$",
         unlabelled="row 1 of .*x-train.parquet has the label None: every image needs a label",
         negative="row 0 of .*x-train.parquet has the label -1: every image needs a label",
         empty="is empty",
@@ -139,6 +141,19 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch, tmp_path):
     for source, tried in {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "some/thing": "some/thing"}.items():
         with pytest.raises(ConnectionError, match=f"tried to download {tried} from the Hugging Face Hub.*local parquet files"):
             load_images(source, "train")
+
+
+def test_what_the_hub_s_client_says_is_one_line(monkeypatch, tmp_path, capsys):
+    def fail(name, **options):
+        raise OSError("Got: no way there\nCheck your connection.")
+
+    monkeypatch.setattr(images_module, "snapshot_download", fail)
+    with pytest.raises(SystemExit):
+        main(["zoo", "mnist", str(tmp_path / "zoo")])
+    assert capsys.readouterr().err == (
+        "inrformer zoo: error: tried to download ylecun/mnist from the Hugging Face Hub and could not (OSError: Got: no way there). "
+        "Without a network, give local parquet files instead: a folder, or a pattern such as my/files/mnist-{split}.parquet\n"
+    )
 
 
 def test_a_download_is_read_like_a_folder(monkeypatch, tmp_path):
@@ -344,6 +359,17 @@ def test_a_size_takes_the_middle_square_and_photos_that_are_too_large_otherwise(
     assert len(load_images(tmp_path / "p", "train", size=2)) == 2
     with pytest.raises(ValueError, match="the digits are 8 x 8 pixels: leave size=4 out"):
         load_images("digits", "train", size=4)
+    for size in (0, -3):
+        with pytest.raises(ValueError, match=f"size must be a number of pixels a side, 1 or more, not {size}; without it"):
+            load_images(tmp_path / "p", "train", size=size)
+
+
+def test_how_much_of_a_picture_is_seen(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    put(tmp_path, "wide.png", pictures(1, 4, 12)[0]), put(tmp_path, "turned.png", pictures(1, 4, 12)[0], exif=exif)
+    for name, shape, share in (("wide.png", (8, 8, 1), 1 / 3), ("wide.png", (2, 6, 1), 1), ("turned.png", (6, 2, 1), 1), ("turned.png", (2, 6, 1), 1 / 9)):
+        assert share_seen(tmp_path / name, shape) == pytest.approx(share)
 
 
 def test_pictures_without_classes_are_fitted_and_not_classified(tmp_path, monkeypatch):

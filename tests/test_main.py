@@ -69,7 +69,11 @@ def test_from_pictures_to_a_class(pets, tmp_path, capsys):
     first, second = shown.out.splitlines()
     assert first.startswith(f"{pets / 'cat' / '0.png'}: ") and "cat 0." in first and "dog 0." in second and "dB; those of the run have" in second
     assert "note: all INRs of this run come from one start, and so do those of these pictures" in shown.err and "accuracy" in shown.err
-    for words, told in (([tmp_path / "no.png"], "No such file"), ([pets / "cat" / "0.png", "--run", "zzz"], f"no finished run 'zzz': there are ['{folder.name}']"), ([folder / "config.json"], "config.json holds no readable image")):
+    assert "only the middle" not in shown.err
+    put(tmp_path, "strip.png", Image.fromarray(np.full((3, 500), 230, dtype=np.uint8))), (tmp_path / "empty.png").touch()
+    command_line.main(list(map(str, ["classify", tmp_path / "strip.png", "--run", folder.name, *out])))
+    assert f"note: of {tmp_path / 'strip.png'}, only the middle 0.6% of the longer side was seen: cut it to what it shows\n" in capsys.readouterr().err
+    for words, told in (([tmp_path / "no.png"], "No such file"), ([pets / "cat" / "0.png", "--run", "zzz"], f"no finished run 'zzz': there are ['{folder.name}']"), ([folder / "config.json"], "config.json holds no readable image: it is in no known format"), ([tmp_path / "empty.png"], "empty.png is empty")):
         assert said("classify", *words, *out) == 2
         assert told in capsys.readouterr().err
 
@@ -164,7 +168,8 @@ def test_the_workbench_is_opened_where_there_is_one(monkeypatch, tmp_path, capsy
     monkeypatch.setattr(command_line, "find_spec", lambda name: None)
     assert said("workbench") == 2 and "the workbench needs jupyterlab: pip install '.[lab]'" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)
-    assert said("workbench") == 2 and "start this command in a clone" in capsys.readouterr().err
+    for words, what in ((["workbench"], "the workbench"), (["train", "--page", "page.ipynb"], "the page of a run")):
+        assert said(*words) == 2 and f"{what} is a notebook of the project, and {tmp_path} is not in it: start this command in a clone" in capsys.readouterr().err
 
 
 def test_a_page_that_cannot_be_made_says_so_in_one_line_and_without_a_warning(tmp_path, monkeypatch, capfd):

@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, ModelCardData
 from ..answers import caveat, recipe_of
 from ..data import INRDataset
 from ..files import read_json, sha256, shown, write_json, write_text
-from ..images import cache_folder
+from ..images import cache_folder, hub_says
 from ..reader import Reader, load_reader
 from ..records import record_of
 from ..runs import Run
@@ -72,7 +72,7 @@ def _explained(name: str, hub: Hub) -> Iterator[None]:
         if isinstance(hub, FolderHub) or isinstance(error, OSError) and error.errno is not None:
             raise
         raise ConnectionError(
-            f"the Hub refused {name}: {type(error).__name__}: {error}. Names are owner/name; `hf auth login` gives this machine a token, which must have the right to write to upload; "
+            f"the Hub refused {name} ({hub_says(error)}). Names are owner/name; `hf auth login` gives this machine a token, which must have the right to write to upload; "
             "without a network, hub=FolderHub(folder) exchanges by a folder"
         ) from error
 

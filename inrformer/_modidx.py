@@ -841,6 +841,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'inrformer.own.OwnBench._listen': ('own.html#ownbench._listen', 'inrformer/own.py'),
                                'inrformer.own.OwnBench._pause': ('own.html#ownbench._pause', 'inrformer/own.py'),
                                'inrformer.own.OwnBench._read': ('own.html#ownbench._read', 'inrformer/own.py'),
+                               'inrformer.own.OwnBench._stop': ('own.html#ownbench._stop', 'inrformer/own.py'),
+                               'inrformer.own.OwnBench._unpack': ('own.html#ownbench._unpack', 'inrformer/own.py'),
                                'inrformer.own.OwnBench._wanted': ('own.html#ownbench._wanted', 'inrformer/own.py'),
                                'inrformer.own.OwnBench.draw': ('own.html#ownbench.draw', 'inrformer/own.py'),
                                'inrformer.own.OwnBench.settle': ('own.html#ownbench.settle', 'inrformer/own.py'),

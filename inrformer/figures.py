@@ -272,9 +272,9 @@ def fig_network(
     order: Permutation | None = None,  # which neuron came to each place
     marked: Sequence[tuple[int, int]] = (),  # layer and number of each neuron that gets a ring
 ) -> go.Figure:
-    "The INR as a layered graph: edge colour and strength are weights, node colour is the bias. Nodes carry (layer, number) as `customdata`, and glide."
+    "The INR as a layered graph: edge colour and strength are weights, node colour is the bias. Nodes carry (layer, number) as `customdata`, and glide where an order is given."
     alt = f"An INR of widths {inr.spec.widths} as a layered graph. {_WHAT}"
-    return _figure([_network(inr, order, marked)], alt, 340, margin=dict(l=5, r=5, t=10, b=5), transition=_GLIDE)
+    return _figure([_network(inr, order, marked)], alt, 340, margin=dict(l=5, r=5, t=10, b=5), transition=None if order is None else _GLIDE)
 
 # %% ../nbs/19_figures.ipynb #c23c1cc1
 def fig_networks(

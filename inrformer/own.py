@@ -33,8 +33,8 @@ function render({ model, el }) {
   const [height, width] = model.get("sizes");
   const canvas = document.createElement("canvas");
   const clear = document.createElement("button");
-  Object.assign(canvas, { width, height, title: "draw here: white on black" });
-  canvas.setAttribute("aria-label", "canvas: draw white on black");
+  Object.assign(canvas, { width, height, title: "draw here, white on black, or drop an image file" });
+  canvas.setAttribute("aria-label", "canvas: draw white on black, or drop an image file");
   canvas.style.cssText = "width: 160px; image-rendering: pixelated; touch-action: none; cursor: crosshair; border: 1px solid #7a7a7a; background: black; display: block";
   clear.textContent = "clear";
   clear.className = "jupyter-button";
@@ -42,8 +42,7 @@ function render({ model, el }) {
   Object.assign(pen, { strokeStyle: "white", lineCap: "round", lineJoin: "round", lineWidth: model.get("pen") });
   function send() {
     const rgba = pen.getImageData(0, 0, width, height).data;
-    model.set("squares", Array.from({ length: width * height }, (_, k) => rgba[4 * k]));
-    model.save_changes();
+    model.send({ squares: Array.from({ length: width * height }, (_, k) => rgba[4 * k]) });
   }
   function at(event) {
     const box = canvas.getBoundingClientRect();
@@ -62,7 +61,16 @@ function render({ model, el }) {
     pen.stroke();
   });
   canvas.addEventListener("pointerup", send);
-  clear.addEventListener("click", () => pen.clearRect(0, 0, width, height));
+  clear.addEventListener("click", () => {
+    pen.clearRect(0, 0, width, height);
+    send();
+  });
+  el.addEventListener("dragover", (event) => event.preventDefault());
+  el.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+    for (const file of [...event.dataTransfer.files].slice(0, 1)) model.send({}, undefined, [await file.arrayBuffer()]);
+  });
   el.append(canvas, clear);
 }
 export default { render };
@@ -70,12 +78,11 @@ export default { render };
 
 
 class Canvas(anywidget.AnyWidget):
-    "White on black, by hand: `squares` are its brightnesses 0..255, row by row, whenever the pen is lifted."
+    "White on black, by hand: says `squares`, its brightnesses 0..255 row by row, whenever the pen is lifted or all is cleared, and the bytes of a file that is dropped on it."
 
     _esm = _CANVAS
     sizes = traitlets.List().tag(sync=True)
     pen = traitlets.Float().tag(sync=True)
-    squares = traitlets.List().tag(sync=True)
 
 # %% ../nbs/20a_own.ipynb #3bada184
 def drawn(
@@ -89,7 +96,7 @@ def drawn(
 
 # %% ../nbs/20a_own.ipynb #f18a0b16
 class Fitting:
-    "Adam on one image, as `fit` does it, a few steps at a time: `inr` is the INR by now, `curve` its PSNR after so many steps."
+    "Adam on one image, as `fit` does it, a few steps at a time: `image` is the image, `inr` the INR by now, `curve` its PSNR after so many steps."
 
     def __init__(
         self,
@@ -100,7 +107,7 @@ class Fitting:
         lr: float,
         penalty: float | None = None,  # weight of the kind's penalty
     ):
-        start, (h, w) = init_from_seeds(spec, [seed]), image.shape[:2]
+        start, self.image, (h, w) = init_from_seeds(spec, [seed]), image, image.shape[:2]
         self.rows, self.grad = start.flat(), torch.zeros_like(start.flat())
         self.inr, self.sizes, self.steps, self.curve = INR.from_flat(self.rows, spec), (h, w), 0, []
         self.target = rearrange(image * 2 - 1, "h w c -> 1 c (h w)").contiguous()
@@ -138,7 +145,7 @@ class OwnBench(Panel):
         self.upload = ui.FileUpload(accept="image/*", description="upload", tooltip="an image file")
         self.invert = ui.Checkbox(description="invert (dark on light)", indent=False, layout=ui.Layout(width="auto"))
         self.run = ui.ToggleButton(description="pause", icon="pause", disabled=True, layout=ui.Layout(width="auto"))
-        self.fitting, self._image, self._canvas = None, None, ui.VBox()
+        self.fitting, self._raw, self._canvas = None, None, ui.VBox()
         self.progress, self.network = Chart(), Chart()
         super().__init__([], [self.progress, self.network])
         side = ui.VBox([self._canvas, self.upload, self.invert, self.run], layout=ui.Layout(flex="0 0 180px"))
@@ -149,8 +156,8 @@ class OwnBench(Panel):
 # %% ../nbs/20a_own.ipynb #4f60e265
 @patch
 def _listen(self: OwnBench) -> None:
-    self.upload.observe(lambda moved: moved.new and self._read(moved.new[0]["content"].tobytes()), "value")
-    self.invert.observe(lambda moved: self._image is not None and self.take(1 - self._image), "value")
+    self.upload.observe(lambda moved: moved.new and self._unpack(moved.new[0]["content"].tobytes()), "value")
+    self.invert.observe(lambda moved: self._raw is not None and self.take(self._raw), "value")
     self.run.observe(lambda moved: self._pause(moved.new), "value")
     self.observe(lambda moved: self._begin(), "opened")
 
@@ -166,20 +173,41 @@ def _begin(self: OwnBench) -> None:
     "Another source: another canvas, and nothing fitted."
     h, w, _ = self._wanted
     canvas = Canvas(sizes=[FINE * h, FINE * w], pen=FINE * h / 8)
-    canvas.observe(lambda moved: self._draw(moved.new), "squares")
-    self._canvas.children, self.fitting, self._image = [canvas], None, None
+    canvas.on_msg(lambda canvas, said, files: self._read(bytes(files[0])) if files else self._draw(said["squares"]))
+    self._canvas.children = [canvas]
+    self._stop()
     self.refresh()
+
+
+@patch
+def _stop(self: OwnBench) -> None:
+    "Leave what is being fitted: there is no image."
+    self.fitting, self._raw = None, None
+    with self.quiet():
+        self.run.value, self.run.disabled = False, True
 
 # %% ../nbs/20a_own.ipynb #141ccdc0
 @patch
+def _unpack(self: OwnBench, blob: bytes) -> None:
+    "Read an upload, and forget it: the same file can come again."
+    self.upload.value = ()
+    self._read(blob)
+
+
+@patch
 def _read(self: OwnBench, blob: bytes) -> None:
     "Fit the image of a file, or say why there is none."
+    self._stop()
     with self._excused():
         self.take(picture_of(blob, "this file", self._wanted))
 
 
 @patch
 def _draw(self: OwnBench, squares: list[int]) -> None:
+    "Fit what is drawn; nothing, where all is cleared."
+    self._stop()
+    if not any(squares):
+        return self.refresh()
     with self._excused():
         self.take(drawn(squares, self._wanted))
 
@@ -197,8 +225,9 @@ def take(
     if tuple(image.shape) != (wanted := self._wanted):
         raise ValueError(f"an image of shape {tuple(image.shape)} is not of the shape {wanted} (height, width, channels) that this model knows")
     (seed,) = init_seeds(recipe.init, [0], inits=recipe.inits, seed=recipe.fit_seed)
-    self._image, self.fitting = image, Fitting(image, spec, seed=seed, lr=recipe.fit_lr, penalty=recipe.penalty)
-    self.run.disabled = self.run.value = False
+    self._stop()
+    self._raw, self.fitting = image, Fitting(1 - image if self.invert.value else image, spec, seed=seed, lr=recipe.fit_lr, penalty=recipe.penalty)
+    self.run.disabled = False
     self._go()
 
 # %% ../nbs/20a_own.ipynb #01c5847e
@@ -240,14 +269,14 @@ def _pause(self: OwnBench, paused: bool) -> None:
 def settle(self: OwnBench) -> None:
     if self.fitting is not None and (self.run.value or self.fitting.steps >= self._last):
         self.run.disabled = self.fitting.steps >= self._last
-        self.scene = self.opened.scene_of(self.fitting.now(), self._image * 2 - 1)
+        self.scene = self.opened.scene_of(self.fitting.now(), self.fitting.image * 2 - 1)
 
 
 @patch
 def tell(self: OwnBench) -> str:
     h, w, channels = self._wanted
     if self.fitting is None:
-        return f"Draw into the black square, or upload an image: it becomes {h} × {w} pixels, {'grey' if channels == 1 else 'colour'}, and is fitted as the model's own data were. What comes of it goes through all tabs."
+        return f"Draw into the black square, or upload or drop an image: it becomes {h} × {w} pixels, {'grey' if channels == 1 else 'colour'}, and is fitted as the model's own data were. What comes of it goes through all tabs."
     steps, quality = self.fitting.curve[-1]
     done = " <b>These weights are in all tabs now.</b>" if steps >= self._last or self.run.value else ""
     return f"Step {steps} of {self._last}, {quality:.1f} dB{self._heard()}.{done}"
@@ -267,5 +296,5 @@ def draw(self: OwnBench) -> None:
     if self.fitting is None:
         return [chart.show(blank) for chart in self._charts] and None
     now = self.fitting.now()
-    self.progress.show(fig_progress, list(self.fitting.curve), self._last, self._image * 2 - 1, now)
+    self.progress.show(fig_progress, list(self.fitting.curve), self._last, self.fitting.image * 2 - 1, now)
     self.network.show(fig_network, now)

@@ -128,7 +128,7 @@ async function render({ model, el }) {
     el.setAttribute("aria-label", layout.meta.alt);
     await Plotly.react(el, data, layout, config);
     for (const name of ["plotly_click", "plotly_hover", "plotly_unhover"]) el.removeAllListeners(name);
-    el.on("plotly_click", (event) => send("clicked", event.points[0].customdata ?? []));
+    el.on("plotly_click", ({ points: [{ customdata = [] }] }) => send("clicked", typeof customdata === "object" ? customdata ?? [] : [customdata]));
     el.on("plotly_hover", point);
     el.on("plotly_unhover", ({ points: [at] }) => point({ points: [{ ...at, hovered: false }] }));
   }

@@ -1,5 +1,6 @@
 "The workbench as a person meets it: JupyterLab and Voila in a real browser."
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from inrformer.inspection import TOLERANCE
@@ -183,10 +185,9 @@ def go(page, tab: str) -> None:
     page.get_by_role("tab", name=tab, exact=True).click()
 
 
-def visible(page, what) -> bool:
-    "Is all of it on the screen, without scrolling?"
-    box = what.bounding_box()
-    return box["y"] >= 0 and box["y"] + box["height"] <= page.viewport_size["height"]
+def visible(what) -> bool:
+    "Is all of it on the screen, without scrolling anything that it stands in?"
+    return what.evaluate("part => new Promise(done => new IntersectionObserver(([seen]) => done(seen.intersectionRatio > 0.99)).observe(part))")
 
 
 WATCH = """chart => {
@@ -214,7 +215,7 @@ def check_permute(page) -> None:
     assert still and weights.evaluate(drawn) != still, "the weights did not move"
     difference = float(re.search(r"at most (\S+)", chart(page, "An INR's image before and after").get_attribute("aria-label"))[1])
     assert 0 < difference < TOLERANCE
-    assert visible(page, networks) and visible(page, chart(page, "An INR's image before and after")), "after is out of sight"
+    assert visible(networks) and visible(chart(page, "An INR's image before and after")), "after is out of sight"
 
 
 def check_equivariance(page) -> None:
@@ -263,10 +264,24 @@ def check_own_image(page) -> None:
     page.mouse.up()
     wait_for(page, "Step 90 of 90")
     wait_for(page, "an image of your own")
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="upload (0)").click()
-    chooser.value.set_files(dict(name="a.png", mimeType="image/png", buffer=b"none"))
-    wait_for(page, "no readable image")
+    for _ in range(2):
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="upload (0)").click()
+        chooser.value.set_files(dict(name="a.png", mimeType="image/png", buffer=b"none"))
+        wait_for(page, "no readable image")
+        page.get_by_role("button", name="clear").click()
+        wait_for(page, "Draw into the black square")
+    grey = io.BytesIO()
+    Image.new("L", (9, 9), 100).save(grey, "png")
+    assert canvas.evaluate(DROP, list(grey.getvalue())) == [False, False], "the page would open the file instead"
+    wait_for(page, "Step 90 of 90")
+
+
+DROP = """(canvas, bytes) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([new Uint8Array(bytes)], "a.png", { type: "image/png" }));
+  return ["dragover", "drop"].map((type) => canvas.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true, dataTransfer })));
+}"""
 
 
 def check_others(page) -> None:
@@ -287,7 +302,7 @@ def test_workbench_in_jupyterlab(page, lab):
     page.goto(url)
     page.locator(".jp-Notebook").wait_for()
     run_all(page)
-    assert visible(page, page.get_by_role("tab", name="permute", exact=True)), "the panels are out of sight"
+    assert visible(page.get_by_role("tab", name="permute", exact=True)), "the panels are out of sight"
     for check in (check_permute, check_equivariance, check_crop, check_own_image, check_others):
         check(page)
     assert not page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
@@ -310,6 +325,11 @@ def nameless(page) -> list[str]:
     "What can be reached with the Tab key and has no name that a screen reader reads."
     return page.evaluate("""() => [...document.querySelectorAll("a[href], button, input, select, textarea, [tabindex], [contenteditable=true]")].filter(part => part.offsetParent && part.tabIndex >= 0)
       .filter(part => !(part.ariaLabel || part.title || [...(part.labels ?? [])].map(label => label.textContent).join("") || (part.matches(".noUi-handle, input, select") ? "" : part.textContent.trim()))).map(part => part.outerHTML.slice(0, 100))""")
+
+
+def dead(page) -> list[str]:
+    "Links to be seen that do not answer."
+    return [link for link in page.locator("a[href]:visible").evaluate_all("links => links.map(link => link.href)") if not page.request.get(link).ok]
 
 
 def check_reach(page) -> None:
@@ -397,17 +417,32 @@ def check_wide(page) -> None:
         assert not overlaps(page), tab
 
 
-SPOT = """chart => {
+SPOT = """(chart, k) => {
+  chart.scrollIntoView({ block: "center" });
   const { xaxis, yaxis } = chart._fullLayout, box = chart.getBoundingClientRect();
   const layer = chart._fullData.find(trace => trace.mode === "markers+text" && trace.x[0] === 1);
-  return [box.x + xaxis._offset + xaxis.d2p(layer.x[30]), box.y + yaxis._offset + yaxis.d2p(layer.y[30])];
+  return [box.x + xaxis._offset + xaxis.d2p(layer.x[k]), box.y + yaxis._offset + yaxis.d2p(layer.y[k])];
 }"""
+
+
+def check_clicks(page) -> None:
+    "A click on a weight is no error, and one on a neuron chooses it."
+    go(page, "INR")
+    weights = chart(page, "Weights and biases of the INR")
+    weights.evaluate("chart => { chart.told = []; chart.on('plotly_click', ({ points: [at] }) => chart.told.push(typeof at.customdata)); }")
+    weights.locator(".nsewdrag").first.click()
+    page.wait_for_function("chart => chart.told.includes('number')", arg=weights.element_handle())
+    go(page, "attention")
+    network = page.locator('.js-plotly-plot[aria-label^="An INR of widths"]:visible')
+    network.locator(".textpoint text").first.wait_for()
+    page.mouse.click(*network.evaluate(SPOT, 5))
+    wait_for(page, "that neuron 5 of hidden layer 1 may hear")
+    assert not [error for error in page.errors if not re.search(VOILA, error)]
 
 
 def check_hover(page, network) -> None:
     "Pointing at the 31st neuron gives its name, black on light, and its own 2 + 32 lines."
-    network.evaluate("chart => chart.scrollIntoView({ block: 'center' })")
-    x, y = network.evaluate(SPOT)
+    x, y = network.evaluate(SPOT, 30)
     page.mouse.move(x - 60, y)
     page.mouse.move(x, y, steps=5)
     tip = network.locator(".hoverlayer .hovertext", has_text="hidden layer 1, neuron 30")
@@ -451,6 +486,8 @@ def test_workbench_in_voila(page, voila):
     assert page.locator("#loading").is_visible(), "the app says nothing before its panels"
     assert not page.get_by_text("Run All Cells").is_visible(), "an app has no such menu"
     chart(page, "An image of").wait_for()
+    assert not dead(page), "links that lead nowhere"
+    check_clicks(page)
     check_reach(page)
     check_saving(page)
     check_refusal(page)

@@ -4,7 +4,9 @@ import asyncio
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from PIL import Image
 from inrformer import widgets
 from inrformer.app import LESSONS, Workbench
 from inrformer.editing import STEPS, EditBench, Learning
-from inrformer.figures import fig_errors
+from inrformer.figures import blank, fig_errors
 from inrformer.fitting import fit
 from inrformer.gallery import Gallery
 from inrformer.inr import INR, INRSpec, grid
@@ -492,6 +494,85 @@ def test_an_own_image_is_fitted_as_the_data_were_and_goes_through_all_tabs(shipp
     assert bench.go("permute").scene.label == int(shipped.test.labels[5])
     with pytest.raises(ValueError, match=r"\(9, 9, 1\)"):
         own.take(torch.zeros(9, 9, 1))
+
+
+def uploaded(own: OwnBench, blob: bytes) -> None:
+    own.upload.value = (dict(name="a.png", type="image/png", size=len(blob), content=memoryview(blob), last_modified=datetime.now(UTC)),)
+
+
+def on_canvas(own: OwnBench, squares: Sequence[int] = (), *files: bytes) -> None:
+    "What the canvas says of a stroke, or of a file dropped on it."
+    own._canvas.children[0]._handle_custom_msg(dict(squares=list(squares)), list(files))
+
+
+STROKE = [0] * 512 + [255] * 512
+
+
+def test_the_same_file_and_the_same_stroke_can_come_again(shipped):
+    own, blob = OwnBench(shipped), png((9, 9), "L", 200)
+    uploaded(own, blob)
+    first = own.fitting
+    assert first.steps == 90 and own.upload.value == ()
+    on_canvas(own, STROKE)
+    stroke = own.fitting
+    assert stroke is not first and stroke.image.mean() == 0.5
+    uploaded(own, blob)
+    assert own.fitting is not stroke and torch.equal(own.fitting.image, first.image)
+    on_canvas(own, [0] * 1024)
+    assert own.fitting is None and "Draw into the black square" in own.words.value and own.progress.figure == blank().to_json()
+    on_canvas(own, STROKE)
+    assert torch.equal(own.fitting.image, stroke.image) and "Step 90 of 90" in own.words.value
+    on_canvas(own, (), memoryview(blob))
+    assert torch.equal(own.fitting.image, first.image)
+    on_canvas(own, (), b"none")
+    assert "no readable image" in own.words.value and own.fitting is None
+
+
+def test_the_tick_inverts_whatever_comes(shipped):
+    own = OwnBench(shipped)
+    own.invert.value = True
+    for grey in (200, 50):
+        uploaded(own, png((9, 9), "L", grey))
+        assert (own.fitting.image - (1 - grey / 255)).abs().max() < 1e-6
+    own.invert.value = False
+    assert (own.fitting.image - 50 / 255).abs().max() < 1e-6
+
+
+def test_a_refusal_stays_while_something_is_fitted(shipped):
+    async def refuse() -> tuple[int, str, OwnBench]:
+        own = OwnBench(shipped)
+        own.take((shipped.images[3] + 1) / 2)
+        fitting = own.fitting
+        while fitting.steps < 9:
+            await asyncio.sleep(0.01)
+        uploaded(own, png((9, 9), "RGBA", (255, 0, 0, 0)))
+        said = own.words.value
+        await asyncio.sleep(0.2)
+        return fitting.steps, said, own
+
+    steps, said, own = asyncio.run(refuse())
+    assert steps < 90 and "cannot be shown" in said and own.words.value == said
+    assert own.run.disabled and own.progress.figure == blank().to_json()
+
+
+def test_another_image_is_fitted_once_when_the_last_one_rests(shipped):
+    async def again() -> list[int]:
+        own = OwnBench(shipped)
+        own.take((shipped.images[3] + 1) / 2)
+        own.run.value = True
+        own.take((shipped.images[4] + 1) / 2)
+        while own.fitting.steps < 90:
+            await asyncio.sleep(0.01)
+        return [steps for steps, _ in own.fitting.curve]
+
+    assert asyncio.run(again()) == list(range(0, 91, 6))
+
+
+def test_lines_of_an_image_that_is_fitted_jump(shipped):
+    own = OwnBench(shipped)
+    on_canvas(own, STROKE)
+    assert not json.loads(own.network.figure)["layout"].get("transition")
+    assert json.loads(siren_bench(AttentionBench).network.figure)["layout"]["transition"]["duration"]
 
 
 def test_a_fit_can_be_paused(shipped):

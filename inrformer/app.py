@@ -61,7 +61,7 @@ export default { render };
         super().__init__(store=text.model_id)
 
 # %% ../nbs/20f_app.ipynb #f2e71fbc
-_NARROW = "<style>.inrformer-tabs .lm-TabBar-tab { flex: 0 1 auto !important; min-width: 0; padding: 0 8px !important } .inrformer-tabs > .widget-tab-contents { padding: 4px 12px }</style>"  # eleven tabs, and what is in them, need their room
+_NARROW = "<style>.inrformer-tabs .lm-TabBar-tab { flex: 0 1 auto !important; min-width: 0; padding: 0 8px !important } .inrformer-tabs > .widget-tab-contents { padding: 4px 12px !important }</style>"  # eleven tabs, and what is in them, need their room
 
 
 class Workbench(ui.VBox):

@@ -66,6 +66,11 @@ def _places(count: int, columns: list[float], gap: float, row_gap: float) -> lis
     return places
 
 # %% ../nbs/19_figures.ipynb #c4d26857
+def _wide(columns: list[float]) -> list[float]:
+    "Widths of columns, none so narrow that the names in it overlap."
+    return [max(width, sum(columns) / 7) for width in columns]
+
+
 def _axes(plot: _Plot, place: _Place, name: str) -> dict[str, Any]:
     "The two axes of a plot, in the look that all share."
     look = dict(gridcolor="rgba(128,128,128,0.25)", zeroline=False, automargin=True, fixedrange=True, title=dict(font=dict(size=12)))
@@ -233,22 +238,28 @@ def _tips(inr: INR, l: int, names: list[str]) -> list[str]:
     return ["<br>".join([f"{layer}, neuron {k}", *(f"{v} {number(values[n])}" for v, values in vectors.items())]) for n, k in enumerate(names)]
 
 # %% ../nbs/19_figures.ipynb #3961f4a1
+def _across(spec: INRSpec, l: int) -> float:
+    "Pixels across a neuron of a layer."
+    most = max(spec.widths)
+    return (24.0 if l == 0 else 18.0) if most <= MANY else max(5.0, min(18.0, 260 / most))
+
+
 def _nodes(inr: INR, l: int, spot: tuple[np.ndarray, np.ndarray], names: list[str]) -> dict[str, Any]:
     "The neurons of a layer; their colour is the first of the layer's vectors, which is the bias of a chain. Small ones have their numbers beside them."
     (x, y), vectors = spot, [t[0].numpy() for p, t in zip(inr.spec.layout, inr.tensors) if (p.out, p.inn) == (l, None)]
     few, most = len(x) <= MANY, max(inr.spec.widths)
-    size = (24 if l == 0 else 18) if most <= MANY else max(5, min(18, 260 / most))
     colours = dict(color=vectors[0] if vectors else np.zeros(len(x)), cmid=0, colorscale=[[0, BLUE], [0.5, "#d9d9d9"], [1, VERMILLION]], line=dict(width=1, color=GREY))
     label = dict(size=9, color="black") if most <= MANY else dict(size=9)
-    return dict(type="scatter", x=x, y=y, mode="markers+text", marker=dict(size=size, **colours), showlegend=False, text=names if few else _sparse(names), textfont=label,
+    return dict(type="scatter", x=x, y=y, mode="markers+text", marker=dict(size=_across(inr.spec, l), **colours), showlegend=False, text=names if few else _sparse(names), textfont=label,
                 textposition="middle center" if most <= MANY else "middle left", hovertext=_tips(inr, l, names), hoverinfo="text",
                 customdata=np.stack([np.full(len(x), l), np.arange(len(x))], axis=1))
 
 # %% ../nbs/19_figures.ipynb #c6f883ce
-def _rings(spots: list[tuple[np.ndarray, np.ndarray]], marked: Sequence[tuple[int, int]], colour: str) -> dict[str, Any]:
-    "A ring around each of these neurons."
-    x, y = ([spots[l][axis][k] for l, k in marked] for axis in (0, 1))
-    return dict(type="scatter", x=x, y=y, mode="markers", marker=dict(size=27, symbol="circle-open", color=colour, line=dict(width=3)), hoverinfo="skip", showlegend=False)
+def _rings(spec: INRSpec, spots: list[tuple[np.ndarray, np.ndarray]], marked: Sequence[tuple[int, int]], colour: str) -> dict[str, Any]:
+    "A ring around each of these neurons: on its edge, so that no number is hidden, or around it, where it is small."
+    small, x, y = max(spec.widths) > MANY, *([spots[l][axis][k] for l, k in marked] for axis in (0, 1))
+    across = [_across(spec, l) + 4 * small for l, _ in marked]
+    return dict(type="scatter", x=x, y=y, mode="markers", marker=dict(size=across, opacity=1, symbol="circle-open", color=colour, line=dict(width=3 - small)), hoverinfo="skip", showlegend=False)
 
 
 def _network(inr: INR, order: Permutation | None, marked: Sequence[tuple[int, int]], title: str = "") -> _Plot:
@@ -258,8 +269,9 @@ def _network(inr: INR, order: Permutation | None, marked: Sequence[tuple[int, in
     held = dict(type="scatter", x=[], y=[], mode="lines", line=dict(color=GREEN, width=2), hoverinfo="skip", showlegend=False, name="held")
     nodes = [_nodes(here, l, spot, names) for l, (spot, names) in enumerate(zip(spots, _numbers(spec, None)))]
     x = dict(showgrid=False, range=[-0.45, spec.depth + 0.45], tickvals=list(range(spec.depth + 1)), ticktext=[name.replace(" ", "<br>", 1) for name in layer_names(spec)])
-    tall = max(spec.widths) / 2 + 0.4
-    return _Plot([*_edges(here, spots), *nodes, _rings(spots, marked, GREEN), held], title, x, dict(visible=False, range=[-tall, tall]))
+    most = max(spec.widths)
+    tall = max(most / 2 + 0.4, 0.59 * (most - 1))  # a ring has room at both ends
+    return _Plot([*_edges(here, spots), *nodes, _rings(spec, spots, marked, GREEN), held], title, x, dict(visible=False, range=[-tall, tall]))
 
 # %% ../nbs/19_figures.ipynb #ae4c8b79
 _GLIDE = dict(duration=250, easing="cubic-in-out")  # of a point that moves, in ms
@@ -282,13 +294,14 @@ def fig_networks(
     after: INR,  # the same, changed
     order: Permutation,  # which neuron came to each place of it
     *,
-    moved: Sequence[tuple[int, int]] = (),  # layer and number of each neuron that moved last
+    moved: Sequence[tuple[int, int]] = (),  # layer and number of each neuron that moved last; up to four get a ring
     names: tuple[str, str] = ("before", "after"),
 ) -> go.Figure:
     "Two INRs as graphs side by side; neurons of the second stand where the permutation puts them, and glide there."
-    said = f" Neurons that moved last: {', '.join(f'{k} of {layer_names(before.spec)[l]}' for l, k in moved)}." if 0 < len(moved) <= 4 else ""
+    marked = moved if len(moved) <= 4 else ()
+    said = f" Neurons that moved last: {', '.join(f'{k} of {layer_names(before.spec)[l]}' for l, k in marked)}." if marked else ""
     first, then = names
-    plots = [_network(before, None, moved, first), _network(after, order, moved, then if _still(order) else f"{then}: the same neurons, at other places")]
+    plots = [_network(before, None, marked, first), _network(after, order, marked, then if _still(order) else f"{then}: the same neurons, at other places")]
     alt = f"An INR of widths {before.spec.widths} as a layered graph, {first} and {then}. {_WHAT}{said}"
     return _figure(plots, alt, 250, gap=0.03, margin=dict(l=5, r=5, t=26, b=5), transition=_GLIDE)
 
@@ -331,7 +344,7 @@ def fig_weights(
     spec, names = next(iter(inrs.values())).spec, list(inrs)
     scales = {p.name: max(max(inr.named[p.name].abs().max().item() for inr in inrs.values()), 1e-300) for p in spec.layout}
     plots = [plot for name, inr in inrs.items() for plot in _tables(inr, name if len(names) > 1 else "", _numbers(spec, (orders or {}).get(name)), scales)]
-    columns = [max(spec.widths[p.inn], 4, max(spec.widths) / 6) + 1.0 + len(_beside(spec, p)) for p in spec.matrices]
+    columns = _wide([max(spec.widths[p.inn], 4) + 1.0 + len(_beside(spec, p)) for p in spec.matrices])
     colours = dict(cmin=-1, cmax=1, colorscale=_DIVERGING, colorbar=_bar("share of the tensor's largest", tickvals=[-1, 0, 1]))
     alt = f"Weights and biases of {' and '.join(names)}, layer by layer, blue below 0 and orange above."
     return _figure(plots, alt, 60 + 200 * len(names), columns=columns, gap=0.06, row_gap=0.14, coloraxis=colours)
@@ -441,7 +454,7 @@ def fig_attention(
              for k, (part, name, of) in enumerate(zip(rows.split(widths, dim=1), names, numbers))]
     colours = dict(cmin=0, cmax=rows.max().item(), colorscale="Cividis", colorbar=_bar("attention, rows sum to 1"))
     alt = f"Attention of neuron {_numbers(spec, order)[layer][place]} of {layer_names(spec)[layer]} over {', '.join(names)}."
-    return _figure(plots, alt, 100 + 22 * len(rows), columns=[float(max(n, 5)) for n in widths], gap=0.03, coloraxis=colours)
+    return _figure(plots, alt, 100 + 22 * len(rows), columns=_wide([float(max(n, 5)) for n in widths]), gap=0.03, coloraxis=colours)
 
 # %% ../nbs/19_figures.ipynb #e6ef5f4b
 def fig_crop(

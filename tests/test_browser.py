@@ -123,14 +123,19 @@ import inrformer.widgets
 from bench import INRSpec, reader_of, source_of
 
 known = inrformer.widgets.sources
-wide = INRSpec(widths=(2, 32, 32, 3), omega=8.0)
-inrformer.widgets.sources = lambda: known() | {"wide": lambda: source_of(reader_of(wide), 6, "Layers of 32 neurons.")}
+
+
+def wide(*widths):
+    return lambda: source_of(reader_of(INRSpec(widths=widths, omega=8.0)), 6, f"Layers of {widths[1]} neurons.")
+
+
+inrformer.widgets.sources = lambda: known() | {"wide": wide(2, 32, 32, 3), "wider": wide(2, 64, 64, 64, 1), "widest": wide(2, 128, 128, 1)}
 """
 
 
 @pytest.fixture
 def voila(port, tmp_path):
-    "The workbench as `make app` serves it; its list of models has one more, of untrained weights and 32 neurons a layer."
+    "The workbench as `make app` serves it; its list of models has three more, of untrained weights and wide layers."
     token, notebook = secrets.token_hex(16), nbformat.read(ROOT / "nbs/workbench.ipynb", 4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(WIDE))
     nbformat.write(notebook, tmp_path / "workbench.ipynb")
@@ -314,9 +319,9 @@ def test_workbench_in_jupyterlab(page, lab):
 
 
 def overlaps(page) -> list[str]:
-    "Titles and numbers of figures that print over each other, within each figure."
+    "Titles, names and numbers of figures that print over each other, within each figure."
     return page.evaluate("""() => [...document.querySelectorAll(".js-plotly-plot")].filter(chart => chart.offsetParent).flatMap(chart => {
-      const boxes = [...chart.querySelectorAll(".annotation-text, .textpoint text")].filter(text => text.textContent).map(text => [text.textContent, text.getBoundingClientRect()]);
+      const boxes = [...chart.querySelectorAll(".annotation-text, .textpoint text, .xtick text")].filter(text => text.textContent).map(text => [text.textContent, text.getBoundingClientRect()]);
       return boxes.flatMap(([a, p], k) => boxes.slice(k + 1).filter(([b, q]) => p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1).map(([b]) => `${a} / ${b}`));
     })""")
 
@@ -402,7 +407,7 @@ def check_saving(page) -> None:
 
 
 def check_wide(page) -> None:
-    "Layers of 32 neurons: every second number, and nothing over anything."
+    "Layers of 32 neurons and more: every n-th number, and nothing over anything."
     page.get_by_label("model", exact=True).select_option("wide")
     wait_for(page, "Layers of 32 neurons")
     network = chart(page, "An INR of widths (2, 32, 32, 3)")
@@ -410,11 +415,14 @@ def check_wide(page) -> None:
     named = network.locator(".textpoint text").all_text_contents()
     assert named[2:18] == [str(k) for k in range(0, 32, 2)], named
     check_hover(page, network)
-    for tab in ("INR", "permute", "attention"):
-        go(page, tab)
-        page.locator(".js-plotly-plot:visible").first.wait_for()
-        page.wait_for_timeout(1000)
-        assert not overlaps(page), tab
+    for model, count in (("wide", 32), ("wider", 64), ("widest", 128)):
+        page.get_by_label("model", exact=True).select_option(model)
+        wait_for(page, f"Layers of {count} neurons")
+        for tab in ("permute", "attention", "INR"):
+            go(page, tab)
+            page.locator(".js-plotly-plot:visible").first.wait_for()
+            page.wait_for_timeout(1000)
+            assert not overlaps(page), f"{model}, {tab}"
 
 
 SPOT = """(chart, k) => {

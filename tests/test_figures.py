@@ -69,6 +69,31 @@ def test_wide_layers_have_every_nth_number_and_narrow_tables_are_no_strips():
     assert high - low <= 8 and tables.layout.yaxis.title.text == "before" and "before" not in tables.layout.annotations[0].text
 
 
+@pytest.mark.parametrize("widths", [(2, 12, 12, 1), (2, 64, 64, 64, 1), (2, 128, 128, 1)], ids=lambda widths: "-".join(map(str, widths)))
+def test_rings_have_room_and_hide_no_number(widths):
+    inr = inr_of(INRSpec(widths=widths, omega=8.0))
+    still = Permutation.identity(inr.spec, 1)
+    figure = fig_networks(inr, inr, still, moved=[(1, 0), (1, 11)])
+    rings, nodes = (next(t for t in figure.data if wanted(t)) for wanted in (lambda t: t.marker.symbol == "circle-open", lambda t: t.customdata is not None and t.customdata[0][0] == 1))
+    low, high = figure.layout.yaxis.range
+    pixels = 185 / (high - low)  # of the 250 that the figure is high, less titles and names
+    assert (high - rings.y[0]) * pixels > (rings.marker.size[0] + rings.marker.line.width) / 2, "a ring is cut"
+    gap = 1 if len(nodes.x) <= figures.MANY else -(-len(nodes.x) // figures.MANY)
+    assert (rings.marker.size[0] + rings.marker.line.width) / 2 < gap * pixels - 3, "a ring hides the next number"
+    many = fig_networks(inr, inr, still, moved=[(1, k) for k in range(6)])
+    assert not next(t for t in many.data if t.marker.symbol == "circle-open").x and "moved last" not in many.layout.meta["alt"]
+
+
+@pytest.mark.parametrize("widths", [(2, 64, 64, 64, 1), (2, 128, 128, 1), (2, 64, 64, 64, 64, 64, 1)], ids=lambda widths: "-".join(map(str, widths)))
+def test_the_names_of_a_narrow_layer_have_room(widths):
+    inr = inr_of(INRSpec(widths=widths, omega=8.0))
+    looks = [[torch.full((1, 1, widths[l], sum(widths[k] for k in (l - 1, l, l + 1) if 0 <= k < len(widths))), 0.1) for l in range(len(widths))]]
+    for figure in (fig_weights({"the INR": inr}), fig_attention(looks, inr.spec, 1, 0)):
+        left, right = figure.layout.xaxis.domain
+        cells = np.array(figure.data[0].z).shape[1]
+        assert 700 * (right - left) / cells > 14, "row and col overlap"
+
+
 SKIP = (Param("W1", 1, 0, "b1"), Param("b1", 1), Param("V2", 2, 0, "p2"), Param("p2", 2), Param("W2", 2, 1), Param("g2", 2), Param("W3", 3, 2))
 
 

@@ -67,7 +67,6 @@ docs: readme  ## render the site into _docs (needs Quarto)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_docs
 	@# what pages show or link to above nbs/, and the source that nbdev links to, goes along
 	tar c --exclude __pycache__ --exclude demo inrformer figures LICENSE CITATION.cff CONTRIBUTING.md | tar x -C _docs
-	$(BIN)/python -c 'from plotly.offline import get_plotlyjs; print(get_plotlyjs())' > _docs/figures/plotly.min.js
 	sed -i.bak -e 's#="\.\./#="#g' -e 's#="\(\./\|/\)blob/main/#="#g' _docs/*.html
 	sed -i.bak -e 's#="\.\./\.\./#="../#g' -e 's#="\(\.\./\|/\)blob/main/#="../#g' _docs/*/*.html
 	find _docs -name '*.bak' -delete

@@ -6,6 +6,7 @@
 __all__ = ['animated', 'steps', 'write_steps']
 
 # %% ../nbs/20h_steps.ipynb #92ddd109
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from plotly.io.json import to_json_plotly
-from plotly.offline import get_plotlyjs_version
 
 from .figures import fig_errors, fig_networks
 from .files import replaced
@@ -22,10 +22,13 @@ from .widgets import EquivarianceBench, PermuteBench
 
 # %% ../nbs/20h_steps.ipynb #62844f10
 def _plain(value: Any) -> Any:
-    "Arrays as lists of rounded numbers."
-    if isinstance(value, dict):
+    "Arrays, which plotly packs, as lists of rounded numbers, and of None for what is none."
+    if not isinstance(value, dict):
+        return value
+    if "bdata" not in value:
         return {name: _plain(part) for name, part in value.items()}
-    return np.round(value, 3).tolist() if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value.tolist() if isinstance(value, np.ndarray) else value
+    numbers = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).astype(float)
+    return np.where(np.isnan(numbers), None, numbers.round(3)).tolist()
 
 
 def animated(figures: Sequence[go.Figure]) -> dict[str, Any]:
@@ -71,12 +74,12 @@ _PAGE = """<!doctype html>
   input { width: min(100%, 420px); vertical-align: middle }
   td { padding-right: 1em }
   [role=status] { min-height: 3em }
-  img { max-width: 100% }
+  svg { display: block; width: 100%; max-width: 860px; fill: currentColor; font-size: 12px }
 </style>
 <label>transpositions <input id="at" type="range" min="0" value="0" step="1"> <output id="count">0</output></label>
 <button id="play" type="button">play</button>
 <p id="words" role="status"></p>
-<div id="networks" role="img"><img src="fig_networks.png" alt="The INR as a graph, before and after a permutation of its neurons"></div>
+<div id="networks" role="img"></div>
 <div id="numbers"></div>
 <label>what if … <select id="variant"></select></label>
 <p id="told" role="status"></p>
@@ -86,16 +89,60 @@ _PAGE = """<!doctype html>
 const known = JSON.parse(document.getElementById("data").textContent);
 const [at, count, play, words, networks, numbers, variant, told, bars] = ["at", "count", "play", "words", "networks", "numbers", "variant", "told", "bars"].map((id) => document.getElementById(id));
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-function load(src) {
-  return new Promise((done, failed) => document.head.append(Object.assign(document.createElement("script"), { src, onload: done, onerror: failed })));
+const svg = (name, attributes, inside = "") => `<${name} ${Object.entries(attributes).map(([key, value]) => `${key}="${value}"`).join(" ")}>${inside}</${name}>`;
+const lines = (x, y, words, more) => svg("text", { "text-anchor": "middle", ...more }, words.split("<br>").map((line, k) => svg("tspan", { x, y: y + 16 * k }, line)).join(""));
+const picture = (width, height, inside) => svg("svg", { viewBox: `0 0 ${width} ${height}` }, inside);
+// from numbers to pixels, where an axis takes a part of the room between two ends
+const scale = ({ domain: [a, b], range: [low, high] }, from, to) => (value) => from + (to - from) * (a + ((b - a) * (value - low)) / (high - low));
+function disks({ x, y, text = [], hovertext = [], marker }, px, py) {
+  const sizes = [marker.size].flat(), most = Math.max(...[marker.color].flat().map(Math.abs)), [[, low], [, middle], [, high]] = marker.colorscale ?? [[], [], []];
+  return x.map((at, k) => {
+    const value = marker.color[k], ring = !marker.colorscale;
+    const fill = ring ? "none" : `color-mix(in srgb, ${value < 0 ? low : high} ${most ? (100 * Math.abs(value)) / most : 0}%, ${middle})`;
+    const style = `fill: ${fill}; stroke: ${ring ? marker.color : marker.line.color}; stroke-width: ${marker.line.width}`;
+    const circle = svg("circle", { cx: px(at), cy: py(y[k]), r: (sizes[k] ?? sizes[0]) / 2, style }, svg("title", {}, (hovertext[k] ?? "").replaceAll("<br>", "\\n")));
+    return circle + (text[k] ? lines(px(at), py(y[k]) + 3, text[k], { class: "neuron", style: "fill: black; font-size: 9px; pointer-events: none" }) : "");
+  }).join("");
 }
+function graph(traces) {
+  const { layout } = known.networks, [left, right, bottom, top] = [5, 855, 210, 26];
+  const px = ["xaxis", "xaxis2"].map((name) => scale(layout[name], left, right)), py = scale(layout.yaxis, bottom, top);
+  const names = px.map((x) => layout.xaxis.tickvals.map((at, k) => lines(x(at), bottom + 16, layout.xaxis.ticktext[k])).join(""));
+  const titles = layout.annotations.map(({ text, x }) => lines(left + (right - left) * x, top - 8, text, { "font-size": 13 }));
+  const parts = traces.map((trace) => {
+    const x = px[Number(trace.xaxis === "x2")];
+    if (trace.mode !== "lines") return disks(trace, x, py);
+    return svg("path", { d: trace.x.map((at, k) => (at === null ? "" : `${k % 3 ? "L" : "M"}${x(at).toFixed(1)} ${py(trace.y[k]).toFixed(1)}`)).join(""), fill: "none", stroke: trace.line.color, "stroke-width": trace.line.width });
+  });
+  return picture(860, 250, [...parts, ...names, ...titles].join(""));
+}
+function chart({ x, y, text, marker }) {
+  const { layout } = known.bars, [left, right, bottom, top] = [130, 830, 294, 30], px = scale(layout.xaxis, left, right), tall = (bottom - top) / y.length;
+  const power = (k) => "10" + [...String(k)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit] ?? "⁻").join("");
+  const upright = (at, more) => svg("path", { d: `M${px(at)} ${top}V${bottom}`, ...more });
+  const ticks = [-18, -15, -12, -9, -6, -3, 0, 3].map((k) => upright(k, { stroke: layout.xaxis.gridcolor }) + lines(px(k), bottom + 18, power(k)));
+  const bar = y.map((name, k) => {
+    const end = px(Math.log10(x[k])), at = { x: left, y: top + (k + 0.1) * tall, width: end - left, height: 0.8 * tall };
+    const hatched = marker.pattern.shape[k] ? svg("rect", { ...at, fill: "url(#hatch)" }) : "";
+    return svg("rect", { ...at, fill: marker.color[k] }) + hatched + lines(left - 6, top + (k + 0.5) * tall + 4, name, { "text-anchor": "end" }) + lines(end + 5, top + (k + 0.5) * tall + 4, text[k], { "text-anchor": "start" });
+  });
+  const [note] = layout.annotations, [{ line }] = layout.shapes;
+  const edge = upright(note.x, { stroke: line.color, "stroke-width": line.width, "stroke-dasharray": "8 6" }) + lines(px(note.x), top - 8, note.text);
+  const hatch = svg("pattern", { id: "hatch", width: 8, height: 8, patternUnits: "userSpaceOnUse" }, '<path d="M-2 2L2 -2M0 8L8 0M6 10L10 6" stroke="#444444" stroke-width="2"/>');
+  return picture(860, 350, [hatch, ...ticks, ...bar, edge, lines((left + right) / 2, bottom + 42, layout.xaxis.title.text)].join(""));
+}
+let shown, gliding;
+const of = ({ data, frames }, step) => data.map((trace, k) => ({ ...trace, ...frames[step].data[k] }));
+const between = (from, to, share) => to.map((trace, k) => (trace.mode === "markers" ? trace : { ...trace, y: trace.y.map((y, n) => y === null ? null : from[k].y[n] + share * (y - from[k].y[n])) }));
 function glide(step) {
-  networks.setAttribute("aria-label", known.networks.layout.meta.alt);
-  if (networks.data) Plotly.animate(networks, [String(step)], { mode: "immediate", transition: { duration: still ? 0 : 250 }, frame: { duration: still ? 0 : 250, redraw: false } }).catch(() => {});
-}
-function change(frame) {
-  bars.setAttribute("aria-label", "Relative error of each stage of the model: " + told.textContent);
-  if (bars.data) Plotly.react(bars, [{ ...known.bars.data[0], ...known.bars.frames[frame].data[0] }], known.bars.layout);
+  const from = shown ?? of(known.networks, step), to = of(known.networks, step), start = performance.now();
+  cancelAnimationFrame(gliding);
+  (function move() {
+    const past = still ? 1 : Math.min(1, (performance.now() - start) / 250);
+    shown = between(from, to, past * past * (3 - 2 * past));
+    networks.innerHTML = graph(shown);
+    if (past < 1) gliding = requestAnimationFrame(move);
+  })();
 }
 function show() {
   const step = Number(at.value), which = variant.selectedIndex;
@@ -104,12 +151,8 @@ function show() {
   numbers.innerHTML = known.numbers[step];
   told.innerHTML = known.told[which][step];
   glide(step);
-  change(which * known.counts.length + step);
-}
-async function draw(chart, { data, layout, frames }) {
-  delete layout.transition;
-  chart.replaceChildren();
-  await Plotly.newPlot(chart, { data, layout, frames, config: { displayModeBar: false, responsive: true, staticPlot: chart === bars } });
+  bars.innerHTML = chart(of(known.bars, which * known.counts.length + step)[0]);
+  bars.setAttribute("aria-label", "Relative error of each stage of the model: " + told.textContent);
 }
 let walking;
 function halt() {
@@ -131,8 +174,8 @@ at.max = known.counts.length - 1;
 variant.append(...known.variants.map((name) => new Option(name)));
 at.addEventListener("input", () => { halt(); show(); });
 variant.addEventListener("change", show);
+networks.setAttribute("aria-label", known.networks.layout.meta.alt);
 show();
-load("plotly.min.js").catch(() => load("https://cdn.plot.ly/plotly-VERSION.min.js")).then(() => Promise.all([draw(networks, known.networks), draw(bars, known.bars)])).then(show, () => bars.append("The picture shows one permutation, whatever the slider says: figures that follow it need plotly.js, beside this page, as on the site, or from the net."));
 </script>
 </html>
 """
@@ -146,5 +189,5 @@ def write_steps(
     "Write the page of a scene."
     data = to_json_plotly(steps(scene, counts)).replace("</", "<\\/")
     with replaced(path) as temporary:
-        temporary.write_text(_PAGE.replace("VERSION", get_plotlyjs_version()).replace("DATA", data), encoding="utf-8")
+        temporary.write_text(_PAGE.replace("DATA", data), encoding="utf-8")
     return path

@@ -469,7 +469,7 @@ def png(size: tuple[int, int], mode: str, colour, **more) -> bytes:
 
 
 @pytest.mark.parametrize("blob, said", [
-    (b"", "no bytes of an image"), (b"GIF89a", "no readable image"), (png((9, 9), "L", 0)[:40], "no readable image"), (png((14_000, 14_000), "1", 0), "exceeds limit"),
+    (b"", "this file is empty"), (b"GIF89a", "no readable image"), (png((9, 9), "L", 0)[:40], "no readable image"), (png((14_000, 14_000), "1", 0), "exceeds limit"),
     (png((9, 9), "RGBA", (255, 0, 0, 0)), "lay it on a background"), (png((9, 9), "I;16", 65535), "8 bits per channel"),
 ], ids=["empty", "cut", "truncated", "huge", "transparent", "deep"])
 def test_bad_pictures_are_refused_in_words(shipped, blob, said):

@@ -846,6 +846,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'inrformer.own.OwnBench._stop': ('own.html#ownbench._stop', 'inrformer/own.py'),
                                'inrformer.own.OwnBench._unpack': ('own.html#ownbench._unpack', 'inrformer/own.py'),
                                'inrformer.own.OwnBench._wanted': ('own.html#ownbench._wanted', 'inrformer/own.py'),
+                               'inrformer.own.OwnBench.as_code': ('own.html#ownbench.as_code', 'inrformer/own.py'),
                                'inrformer.own.OwnBench.draw': ('own.html#ownbench.draw', 'inrformer/own.py'),
                                'inrformer.own.OwnBench.settle': ('own.html#ownbench.settle', 'inrformer/own.py'),
                                'inrformer.own.OwnBench.take': ('own.html#ownbench.take', 'inrformer/own.py'),

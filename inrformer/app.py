@@ -121,7 +121,8 @@ def as_code(self: Workbench) -> str:
     lines = ["import torch", "", "from inrformer.app import Workbench", "from inrformer.symmetry import Permutation", "", "bench = Workbench()", f"bench.picker.source.value = {picker.source.value!r}",
              f"bench.picker.image.value, bench.picker.start.value = {picker.image.value}, {picker.start.value}"]
     for name, panel in self.panels.items():
-        if said := panel.as_code():
+        left = isinstance(panel, OwnBench) and panel.scene is not picker.scene
+        if said := [] if left else panel.as_code():
             lines += ["", f"panel = bench.go({name!r})", *said]
     return "\n".join([*lines, "", f"bench.go({list(LESSONS)[self.tabs.selected_index]!r})", "bench"])
 

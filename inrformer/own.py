@@ -230,6 +230,15 @@ def take(
     self.run.disabled = False
     self._go()
 
+# %% ../nbs/20a_own.ipynb #200af101
+@patch
+def as_code(self: OwnBench) -> list[str]:
+    "The lines that fit the same image in a panel that they call `panel`."
+    if self._raw is None:
+        return []
+    numbers = [[[round(value, 4) for value in pixel] for pixel in row] for row in self._raw.tolist()]
+    return [f"panel.invert.value = {self.invert.value}", f"panel.take(torch.tensor({numbers}))"]
+
 # %% ../nbs/20a_own.ipynb #01c5847e
 @patch(as_prop=True)
 def _last(self: OwnBench) -> int:

@@ -403,6 +403,11 @@ def check_saving(page) -> None:
     page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('[')")
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     assert copied == network.evaluate("chart => JSON.parse(JSON.stringify(chart.data))") and len(copied) > 10
+    page.get_by_text("this state as code").click()
+    page.get_by_role("button", name="copy", exact=True).click()
+    page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('import torch')")
+    assert 'bench.go(\'INR\')' in page.evaluate("navigator.clipboard.readText()")
+    page.get_by_text("this state as code").click()
 
 
 def check_wide(page) -> None:

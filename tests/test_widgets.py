@@ -761,6 +761,13 @@ def test_the_state_is_code_that_makes_it_again(shipped):
     assert torch.equal(again.panels["permute"].change.after.flat(), bench.panels["permute"].change.after.flat())
     assert again.tabs.selected_index == bench.tabs.selected_index and again.picker.image.value == 7
     assert [again.panels[name].snapshot() for name in ("touch", "crop", "two INRs", "equivariance")] == [bench.panels[name].snapshot() for name in ("touch", "crop", "two INRs", "equivariance")]
+    bench.go("own image").take((torch.rand(8, 8, 1, generator=seeded(3)) * 255).round() / 255)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("inrformer.app.Workbench", lambda: Workbench(found))
+        exec(bench.as_code(), made)
+    assert (made["bench"].picker.scene.inr.flat() - bench.picker.scene.inr.flat()).abs().max() < 0.01
+    bench.picker.image.value = 8
+    assert "panel.take" not in bench.as_code(), "another image was chosen since"
     bench.code.selected_index = 0
     bench.go("crop").row.value = 0.3
     assert "panel.row.value = 0.3" in bench.text.value, "the lines are of a state that is gone"

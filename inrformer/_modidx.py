@@ -1405,6 +1405,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.records.image_draws': ('records.html#image_draws', 'inrformer/records.py'),
                                    'inrformer.records.is_stale': ('records.html#is_stale', 'inrformer/records.py'),
                                    'inrformer.records.judged': ('records.html#judged', 'inrformer/records.py'),
+                                   'inrformer.records.measure': ('records.html#measure', 'inrformer/records.py'),
                                    'inrformer.records.p_value': ('records.html#p_value', 'inrformer/records.py'),
                                    'inrformer.records.paired': ('records.html#paired', 'inrformer/records.py'),
                                    'inrformer.records.plain_name': ('records.html#plain_name', 'inrformer/records.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Record', 'RIVALS', 'WORDS', 'NUMBERS', 'DRAWS', 'LEVEL', 'records_folder', 'record_of', 'write_record', 'records',
            'is_stale', 'find_record', 'find_records', 'stale', 'check_images', 'thread_seconds', 'rivals', 'table',
-           'row_name', 'runs_of', 'plain_name', 'counted', 'results', 'Paired', 'right', 'paired', 'unseen',
+           'row_name', 'runs_of', 'plain_name', 'counted', 'results', 'Paired', 'right', 'measure', 'paired', 'unseen',
            'residuals', 'image_draws', 'seed_draws', 'p_value', 'holm', 'judged', 'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
@@ -381,17 +381,22 @@ def right(record: Record, split: str = "test") -> pd.Series:
     given = (record.get("answers") or {}).get(split)
     if given is None:
         raise ValueError(f"the record of run {record['run_id']} does not hold the answers to its {split} INRs, so nothing can be paired with it: run it again, or leave it out")
-    found = pd.Series(_counts(record["config"]["objective"], given), index=given["ids"], dtype=float).sort_index()
+    found = pd.Series(_counts(record, given), index=given["ids"], dtype=float).sort_index()
     return found if found.index.is_unique else found.groupby(level=0).mean()
 
 
-def _counts(objective: str, given: Mapping) -> list[float]:
-    "What each answer counts for: a class is right or wrong, and a share is one, where the objective says of what."
-    if hasattr(OBJECTIVES[objective], "means"):
-        return given["answers"]
-    if not all(isinstance(answer, int) for answer in given["answers"]):
-        raise ValueError(f"answers under the objective {objective} are neither classes nor shares of anything, and no mean of them is a measure: compare what the summaries say")
-    return [float(answer == label) for answer, label in zip(given["answers"], given["labels"])]
+def measure(record: Record) -> str | None:
+    "What the mean over a record's answers is: the share that its objective names, or the accuracy where answers are classes; None where they are neither."
+    given = [answer for part in (record.get("answers") or {}).values() for answer in part["answers"]]
+    return getattr(OBJECTIVES[record["config"]["objective"]], "means", "accuracy" if all(isinstance(answer, int) for answer in given) else None)
+
+
+def _counts(record: Record, given: Mapping) -> list[float]:
+    "What each answer counts for: a share is one, and a class is right or wrong."
+    if measure(record) is None:
+        raise ValueError(f"answers under the objective {record['config']['objective']} are neither classes nor shares of anything, and no mean of them is a measure: compare what the summaries say")
+    shares = hasattr(OBJECTIVES[record["config"]["objective"]], "means")
+    return given["answers"] if shares else [float(answer == label) for answer, label in zip(given["answers"], given["labels"])]
 
 
 def paired(rows: list[dict[str, Any]], found: list[Record]) -> list[Paired]:

@@ -11,9 +11,8 @@ from conftest import ROOT
 
 from inrformer.config import config_from, flat, from_json, identity, run_id
 from inrformer.files import json_text, write_json, write_lines
-from inrformer.objective import OBJECTIVES
 from inrformer.records import (
-    Paired, counted, effects, find_record, holm, is_stale, judged, p_value, paired, record_of, records, residuals, results, right, row_name, runs_of, stale, table, unseen, write_record,
+    Paired, counted, effects, find_record, holm, is_stale, judged, measure, p_value, paired, record_of, records, residuals, results, right, row_name, runs_of, stale, table, unseen, write_record,
 )
 from inrformer.runs import Run, source_digest
 
@@ -309,11 +308,12 @@ def test_committed_records_keep_their_schema():
             assert r["error"], name
             continue
         assert {"env", "inrs", "reads", "history", "answers"} <= r.keys() and {"kind", "recipe", "bits"} <= r["inrs"].keys()
-        measure = "tau" if r["config"]["objective"] == "regress" else getattr(OBJECTIVES[r["config"]["objective"]], "means", "accuracy")
-        assert {f"val_{measure}", f"test_{measure}", "fit_seconds", "train_seconds", "psnr", "parameters", "protocol", "dataset", "images_digest", "invariance_error"} <= r["summary"].keys()
+        known = measure(r) or "tau"
+        assert {f"val_{known}", f"test_{known}", "fit_seconds", "train_seconds", "psnr", "parameters", "protocol", "dataset", "images_digest", "invariance_error"} <= r["summary"].keys()
         assert {"torch", "device", "threads", "precision", "inrformer"} <= r["env"].keys()
         assert [h["epoch"] for h in r["history"]] == list(range(1, flat(r["config"])["epochs"] + 1))
         assert not [key for h in r["history"] for key in h if "test" in key], f"{name}: a history of the test split"
-        if measure != "tau":
-            assert right(r).mean() == pytest.approx(r["summary"][f"test_{measure}"], abs=1e-4 if r["config"]["objective"] in ("edit", "adapt") else 1e-9)
+        if measure(r):
+            assert right(r).mean() == pytest.approx(r["summary"][f"test_{known}"], abs=1e-9 if known == "accuracy" and r["config"]["objective"] != "adapt" else 1e-4)
+        assert bool(measure(r)) == (r["config"]["objective"] != "regress")
         assert "/" not in r["config"]["task"].get("domain_images", ""), f"{name} names a path"

@@ -58,7 +58,7 @@ readme: $(READY)  ## README.md from nbs/index.ipynb (tags: remove_cell, remove_i
 	$(BIN)/jupyter-nbconvert --log-level WARN --to markdown nbs/index.ipynb --output-dir build --output README \
 	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags remove_cell \
 	  --TagRemovePreprocessor.remove_input_tags remove_input
-	sed -e '/^#|/d' -e 's/[[:space:]]*$$//' -e 's#](\.\./#](#g' -e 's#](\([0-9a-z_/]*\.ipynb\))#](nbs/\1)#g' build/README.md \
+	sed -e '/^#|/d' -e 's/[[:space:]]*$$//' -e 's#](\.\./#](#g' -e 's|](\([0-9a-z_/]*\.ipynb[^)]*\))|](nbs/\1)|g' build/README.md \
 	  | cat -s | awk '/^```/ { if (!code && $$0 == "```") $$0 = "```python"; code = !code } NR > 1 || /./' > README.md
 
 # without Quarto, nbdev's own doc commands would try to install it, and the library, outside .venv

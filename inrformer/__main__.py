@@ -206,6 +206,7 @@ def execute_page(fields: dict[str, Any], page: Path) -> None:
 def add_classify(parser: argparse.ArgumentParser) -> None:
     "Options of `classify`."
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files of pictures; the middle of each is brought to the size of the run's images")
+    parser.add_argument("--invert", action="store_true", help="exchange dark and light: a digit in ink for a reader of light digits on black")
     parser.add_argument("--run", help="id of the run whose reader answers, or its beginning (default: the newest)")
     parser.add_argument("--out", type=Path, help="the folder of runs, where it is not the project's")
     parser.add_argument("--device", help="where they are fitted: cpu or cuda (default: the GPU where there is one)")
@@ -220,7 +221,7 @@ def classify_command(options: dict[str, Any]) -> None:
     For each picture: its most probable classes, and how well its INR shows it.
     """
     this = find_run(options["run"], options["out"]) if options["run"] else last_run(options["out"])
-    found = classify(this, options["images"], device=options["device"])
+    found = classify(this, options["images"], invert=options["invert"], device=options["device"])
     shares = {path: share_seen(path, form_of(this)) for path in options["images"]}
     for path, psnr, probabilities in zip(options["images"], found.psnr.tolist(), found.probabilities):
         top = ", ".join(f"{found.classes[i]} {probabilities[i]:.3f}" for i in probabilities.argsort(descending=True)[:3].tolist())

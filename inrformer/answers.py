@@ -72,9 +72,10 @@ def answer(
     return Answers(fitted.inr, fitted.psnr, probabilities, tuple(this.model.classes))
 
 # %% ../nbs/14a_answers.ipynb #f31840ce
-def classify(this: Run, paths: Sequence[str | Path], *, device: str | None = None) -> Answers:
-    "The same for files of pictures, of any size. Raises OSError and ValueError as `load_picture` does, naming the file."
-    return answer(this, torch.cat([load_picture(path, form_of(this)) for path in paths]), device=device)
+def classify(this: Run, paths: Sequence[str | Path], *, invert: bool = False, device: str | None = None) -> Answers:
+    "The same for files of pictures, of any size, dark and light exchanged where asked. Raises OSError and ValueError as `load_picture` does, naming the file."
+    pictures = torch.cat([load_picture(path, form_of(this)) for path in paths])
+    return answer(this, 1 - pictures if invert else pictures, device=device)
 
 # %% ../nbs/14a_answers.ipynb #9aea5643
 def caveat(this: Run) -> str:

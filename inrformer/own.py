@@ -288,7 +288,25 @@ def tell(self: OwnBench) -> str:
         return f"Draw into the black square, or upload or drop an image: it becomes {h} × {w} pixels, {'grey' if channels == 1 else 'colour'}, and is fitted as the model's own data were. What comes of it goes through all tabs."
     steps, quality = self.fitting.curve[-1]
     done = " <b>These weights are in all tabs now.</b>" if steps >= self._last or self.run.value else ""
-    return f"Step {steps} of {self._last}, {quality:.1f} dB{self._heard()}.{done}"
+    return f"Step {steps} of {self._last}, {quality:.1f} dB{self._heard()}.{self._turned()}{done}"
+
+
+@patch
+def _turned(self: OwnBench) -> str:
+    "What to do where the border is bright and those of the model's images are dark, or the other way round."
+    if self.opened.images is None:
+        return ""
+    usual = sum(map(_border, known := self.opened.images[:36])) / len(known)
+    mine = _border((1 - self._raw if self.invert.value else self._raw) * 2 - 1)
+    if abs(mine - usual) < 1:
+        return ""
+    names = {True: "bright", False: "dark"}
+    return f" Its border is {names[mine > usual]} and those of the model's images are {names[mine < usual]}: <b>invert</b> turns it over."
+
+
+def _border(image: Float[Tensor, "h w c"]) -> float:
+    "The mean over the outermost pixels."
+    return torch.cat([image[0], image[-1], image[:, 0], image[:, -1]]).mean().item()
 
 
 @patch
@@ -297,7 +315,8 @@ def _heard(self: OwnBench) -> str:
     if not (names := self.opened.reader.classes):
         return ""
     said = logits_of(self.opened.reader, self.fitting.now())[0].softmax(dim=0)
-    return f": reading these weights, the model says <b>{names[int(said.argmax())]}</b> ({said.max():.2f})"
+    (first, share), *others = [(names[k], said[k]) for k in said.argsort(descending=True)[:3].tolist()]
+    return f": reading these weights, the model says <b>{first}</b> ({share:.2f}), then {' and '.join(f'{name} ({share:.2f})' for name, share in others)}"
 
 # %% ../nbs/20a_own.ipynb #11588688
 @patch

@@ -84,7 +84,9 @@ def test_pictures_are_fitted_as_the_run_s_were(init, pets, tmp_path):
     assert this.summary["image_shape"] == [6, 6, 3] and find_run(this.folder.name[:5], tmp_path / "runs").folder == this.folder
     test = load_images(pets, "test", size=6)
     files = {tuple(load_picture(path, (6, 6, 3)).flatten().tolist()): path for path in pets.rglob("*.png")}
-    found = classify(this, [files[tuple(image.flatten().tolist())] for image in test.images])
+    paths = [files[tuple(image.flatten().tolist())] for image in test.images]
+    found = classify(this, paths)
+    assert torch.equal(classify(this, paths, invert=True).probabilities, answer(this, 1 - torch.cat([load_picture(path, (6, 6, 3)) for path in paths])).probabilities)
     assert torch.allclose(found.probabilities.sum(dim=1), torch.ones(4)) and found.inr.spec == this.model.spec
     if init == "shared":
         assert torch.allclose(found.inr.flat(), this.dataset.split("test").inr.flat(), atol=1e-3)

@@ -354,6 +354,12 @@ def test_the_results_open_with_what_was_found():
         assert label == "tbl-tried" or not re.search(r"<th>(?!CIFAR)[^<]*(_[a-z]|\b(head|reader|depth) \w)", table or ""), f"{label} names rows as code does"
 
 
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / "README.md").read_text())
+    assert len(links) > 30
+    assert not [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
+
+
 def test_workflows_pin_their_actions():
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         used = re.findall(r"uses: *(\S+)", path.read_text())

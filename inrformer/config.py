@@ -43,12 +43,12 @@ PROTOCOLS: dict[str, Protocol] = {
     "digits": Protocol(
         images="digits", fixed=dict(kind="siren", n_train=1437, n_test=360, val_parts=5, hidden="12-12", omega=8.0, fit_seed=0), inits=("shared",), psnr=28.0,
         chosen=dict(fit_steps=90, fit_lr=5e-3, epochs=36, lr=2e-3, weight_noise=0.2),
-        readers=dict(inrformer=dict(fold="mean", features=64, query=16, max_frequency=3.0)),
+        readers=dict(inrformer=dict(fold="mean", features=64, query=16, max_frequency=3.0), deepsets=dict(optimizer="muon")),
     ),
     "mnist-small": Protocol(
         images="mnist", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, fit_seed=0), inits=("shared", "independent"), psnr=20.0,
         chosen=dict(hidden="16-16", omega=8.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, epochs=48, lr=2e-3, augment="shift", weight_noise=0.12, canonical=True),
-        readers=dict(inrformer=dict(hint=64, fold="mean", features=128, outputs=4, query=16, max_frequency=2.0, optimizer="muon")),
+        readers=dict(inrformer=dict(hint=64, fold="mean", features=128, outputs=4, query=16, max_frequency=2.0, optimizer="muon"), deepsets=dict(optimizer="muon")),
     ),
     "mnist-field": Protocol(
         images="mnist", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, hidden="32-32", omega=30.0, bias_init="uniform", fit_seed=0), inits=("independent",), psnr=35.0,
@@ -57,17 +57,17 @@ PROTOCOLS: dict[str, Protocol] = {
     "cifar10-small": Protocol(
         images="cifar10", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, hidden="32-32", inits=10, fit_seed=0), inits=("pool",), psnr=25.0,
         chosen=dict(omega=10.0, bias_init="zero", fit_steps=70, fit_lr=5e-3, epochs=20, lr=2e-3, augment="mirror", weight_noise=0.1, canonical=True),
-        readers=dict(inrformer=dict(hint=256, fold="mean", features=64, outputs=4, query=16, max_frequency=2.0)),
+        readers=dict(inrformer=dict(hint=256, fold="mean", features=64, outputs=4, query=16, max_frequency=2.0), deepsets=dict(optimizer="muon")),
     ),
     "mnist-pairs": Protocol(
         images="mnist", fixed=dict(n_train=6000, n_test=1000, val_parts=10, copies=2, fit_seed=0), inits=("independent",), psnr=20.0,
         chosen=dict(hidden="16-16", omega=8.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, epochs=8, lr=2e-3, augment="shift", weight_noise=0.12),
-        readers=dict(deepsets=dict(pair_dim=84, optimizer="muon"), mlp=dict(optimizer="muon")),
+        readers=dict(inrformer=dict(hint=64, fold="mean", features=128, outputs=4, query=16, max_frequency=2.0, optimizer="muon"), deepsets=dict(pair_dim=64, optimizer="muon"), mlp=dict(optimizer="muon")),
     ),
     "cifar10-pairs": Protocol(
         images="cifar10", fixed=dict(n_train=6000, n_test=1000, val_parts=10, copies=2, fit_seed=0), inits=("independent",), psnr=23.0,
         chosen=dict(hidden="32-32", omega=10.0, bias_init="zero", fit_steps=70, fit_lr=5e-3, epochs=8, lr=2e-3, augment="mirror", weight_noise=0.12),
-        readers=dict(deepsets=dict(pair_dim=84, optimizer="muon"), mlp=dict(optimizer="muon")),
+        readers=dict(deepsets=dict(pair_dim=64, optimizer="muon"), mlp=dict(optimizer="muon")),
     ),
     "cifar10-full": Protocol(
         images="cifar10", fixed=dict(kind="siren", n_train=50000, n_test=10000, val_parts=10, hidden="32-32", omega=30.0, inits=10, copies=1, fit_seed=0), inits=("pool",), psnr=25.0,

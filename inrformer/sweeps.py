@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'MATCHED', 'QUARTER',
            'AUTHORS', 'EDITORS', 'FEWER', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'BOTH',
-           'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths',
-           'for_a_quarter', 'experiment', 'known', 'sweep', 'without_places']
+           'SEEING', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds',
+           'depths', 'for_a_quarter', 'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -69,7 +69,7 @@ CHOICES: list[Row] = [
 
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
 MATCHED: list[Row] = [
-    dict(), dict(reader="deepsets", pair_dim=84), dict(reader="dws"), dict(reader="nfn_np"), dict(reader="nfn_hnp"), dict(reader="nft"), dict(reader="inr2array"), dict(reader="ng_gnn"),
+    dict(), dict(reader="deepsets", pair_dim=64), dict(reader="dws"), dict(reader="nfn_np"), dict(reader="nfn_hnp"), dict(reader="nft"), dict(reader="inr2array"), dict(reader="ng_gnn"),
     dict(reader="ng_transformer"), dict(reader="ng_transformer", probes=64), dict(reader="scalegmn"), dict(reader="scalegmn", bidirectional=True, dim=28),
     dict(reader="mlp"), dict(reader="mlp", reorder="permute"), dict(reader="mlp", reorder="align"), dict(reader="flat_transformer"), dict(reader="inr2vec"),
     dict(reader="probe"), dict(reader="pixels", mlp=256), dict(reader="flat"),
@@ -105,6 +105,8 @@ MFN: Row = dict(kind="mfn", hidden="16-16-16", options="input_scale=24.0", fit_l
 FASTER: Row = MFN | dict(options="input_scale=41.0", fit_lr=3e-2)  # waves faster than pixels show, which a penalty slows down
 COLOURED: Row = MFN | dict(options="input_scale=14.0", fit_steps=100)
 BOTH: list[Row] = [dict(), VIEWS["all"]]  # with labels, and without
+SEEING: list[Row] = [row for row in CONTROLS if row["reader"] != "deepsets"]
+BESIDE: list[Row] = [dict(reader="inrformer"), dict(reader="inrformer", depth=0), *SEEING]
 MIRRORED: list[Row] = [dict(), VIEWS["all"] | dict(view_moves="mirror")]
 
 # %% ../nbs/16_sweeps.ipynb #7f615a17
@@ -116,7 +118,7 @@ def for_a_quarter(rows: Iterable[Row]) -> list[Row]:
 EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, *DISSECTED], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
+    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
     "mnist-shared": with_seeds([dict(), dict(depth=0), *CONTROLS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
     "mnist-field": with_seeds([dict(), *HEADS, *CONTROLS], 3, protocol="mnist-field", dataset="mnist"),
     "cifar10-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="cifar10-small", dataset="cifar10"),
@@ -143,7 +145,9 @@ EXPERIMENTS: dict[str, list[Row]] = {
     "contrast": [
         *with_seeds([kind | task for kind in (SIREN, MFN, FASTER, FASTER | dict(penalty=10.0), SIREN | dict(reader="mlp")) for task in BOTH], 3, protocol="mnist-pairs", dataset="mnist", reader="deepsets"),
         *with_seeds([SIREN | view for name, view in VIEWS.items() if name != "all"], 3, protocol="mnist-pairs", dataset="mnist", reader="deepsets"),
+        *with_seeds([kind | row for kind in (SIREN, MFN) for row in BESIDE], 3, protocol="mnist-pairs", dataset="mnist"),
         *with_seeds([kind | task for kind in (SIREN, COLOURED) for task in MIRRORED], 3, protocol="cifar10-pairs", dataset="cifar10", reader="deepsets"),
+        *with_seeds([kind | row for kind in (SIREN, COLOURED) for row in SEEING], 3, protocol="cifar10-pairs", dataset="cifar10"),
     ],
 }
 

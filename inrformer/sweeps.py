@@ -116,7 +116,7 @@ def for_a_quarter(rows: Iterable[Row]) -> list[Row]:
 
 # %% ../nbs/16_sweeps.ipynb #9f4673e3
 EXPERIMENTS: dict[str, list[Row]] = {
-    "digits": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="digits"),
+    "digits": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=64)], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
     "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
     "mnist-shared": with_seeds([dict(), dict(depth=0), *CONTROLS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),

@@ -280,6 +280,12 @@ def test_canonical_forms_of_ties_know_no_order(spec):
 # readers
 
 
+def sees(name: str, spec: INRSpec, inr: INR, change: Callable[[INR], INR]) -> bool:
+    "Does a change reach the logits? A maximum over many rows may hide one row from all eight features of one small reader, not from those of every one."
+    readers = (reader_of(name, spec, seed=seed).double().eval() for seed in range(4))
+    return any(relative_error(reader(change(inr)), reader(inr)) > 1e-6 for reader in readers)
+
+
 @each_pair
 def test_readers_see_the_function_and_not_the_order(name, spec):
     reader, inr = reader_of(name, spec).double().eval(), drawn(spec)
@@ -287,7 +293,7 @@ def test_readers_see_the_function_and_not_the_order(name, spec):
     assert logits.shape == (3, len(CLASSES)) and reader.features(inr).shape == (3, reader.width)
     error = invariance_error(reader, inr, trials=2, generator=seeded(1))
     assert error < 1e-10 if reader.invariant else error > 1e-6
-    assert all(relative_error(reader(change(inr)), logits) > 1e-6 for change in changes(spec, 3))
+    assert all(sees(name, spec, inr, change) for change in changes(spec, 3))
     assert relative_error(reader(inr[1:2]), logits[1:2]) < 1e-10
     stages = reader.stages(inr)
     assert torch.equal(stages["logits"], logits) and torch.equal(stages["features"], reader.features(inr))

@@ -154,7 +154,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
 # %% ../nbs/16_sweeps.ipynb #1600a002
 EVERYWHERE = dict(query=1, hint=1)  # of INRFormer, where the inputs have too many dimensions for a grid of points
 ADAPTERS: list[Row] = [dict(reader="dws", dim=8), EVERYWHERE, dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align")]
-JUDGES: list[Row] = [dict(reader="dws", dim=8), EVERYWHERE, dict(reader="deepsets", pair_dim=48), dict(reader="mlp"), dict(reader="mlp", reorder="align")]
+JUDGES: list[Row] = [dict(reader="dws", dim=8), EVERYWHERE, dict(reader="deepsets", pair_dim=48), dict(reader="deepsets", epochs=60), dict(reader="mlp"), dict(reader="mlp", reorder="align")]
 ZOOS: dict[str, list[Row]] = {
     "adapt": with_seeds([row | dict(domain=name) for name in DOMAINS for row in ADAPTERS], 3, protocol="custom", objective="adapt", epochs=6, batch_size=16, lr=2e-3),
     "regress": with_seeds(JUDGES, 3, protocol="custom", objective="regress", epochs=10, batch_size=32, lr=2e-3),

@@ -555,7 +555,7 @@ def fig_gallery(
                     hovertext=[name], hoverinfo="text", showlegend=False)
         plots.append(_Plot([spot], name, hidden, hidden))
     blanks = [_Plot([], "", hidden, hidden) for _ in range(-len(plots) % columns)]
-    figure = _figure([*plots, *blanks], f"{len(images)} test images{wrong}.", 30 + 70 * -(-len(plots) // columns), columns=[1.0] * columns, gap=0.01, row_gap=0.06)
+    figure = _figure([*plots, *blanks], f"{len(images)} test images{wrong}.", 34 + 80 * -(-len(plots) // columns), columns=[1.0] * columns, gap=0.01, row_gap=0.11)
     for k, image in enumerate(images, 1):
         axis = "" if k == 1 else str(k)
         figure.add_layout_image(dict(source=_picture(image)["source"], xref=f"x{axis}", yref=f"y{axis}", x=0, y=0, xanchor="center", yanchor="middle", sizex=0.8, sizey=0.8, layer="below", sizing="contain"))

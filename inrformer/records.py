@@ -183,10 +183,11 @@ def _changed(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
 
 
 def _rival(record: Record, other: Record) -> str:
-    "What a rival is called: its reader, and what it changes of the run's choices, or of its reader's own."
-    reader, chosen = other["config"]["reader"], other["config"]["architecture"]
+    "What a rival is called: its reader, and what it changes of the run's choices, or of its reader's own, and of the run's epochs."
+    reader, chosen, epochs = other["config"]["reader"], other["config"]["architecture"], other["config"]["train"]["epochs"]
     usual = record["config"]["architecture"] if reader == record["config"]["reader"] else asdict(READERS[reader].Config())
-    return ", ".join([reader, *(f"{name} {value}" for name, value in chosen.items() if value != usual.get(name))])
+    changed = [f"{name} {value}" for name, value in chosen.items() if value != usual.get(name)]
+    return ", ".join([reader, *changed, *([f"epochs {epochs}"] if epochs != record["config"]["train"]["epochs"] else [])])
 
 # %% ../nbs/15_records.ipynb #ee03c035
 def table(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'MATCHED', 'QUARTER',
            'AUTHORS', 'EDITORS', 'FEWER', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'BOTH',
-           'SEEING', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds',
+           'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds',
            'depths', 'for_a_quarter', 'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
@@ -105,8 +105,8 @@ MFN: Row = dict(kind="mfn", hidden="16-16-16", options="input_scale=24.0", fit_l
 FASTER: Row = MFN | dict(options="input_scale=41.0", fit_lr=3e-2)  # waves faster than pixels show, which a penalty slows down
 COLOURED: Row = MFN | dict(options="input_scale=14.0", fit_steps=100)
 BOTH: list[Row] = [dict(), VIEWS["all"]]  # with labels, and without
-SEEING: list[Row] = [row for row in CONTROLS if row["reader"] != "deepsets"]
-BESIDE: list[Row] = [dict(reader="inrformer"), dict(reader="inrformer", depth=0), *SEEING]
+REST: list[Row] = [row for row in CONTROLS if row["reader"] != "deepsets"]  # DeepSets has rows of its own there
+BESIDE: list[Row] = [dict(reader="inrformer"), dict(reader="inrformer", depth=0), *REST]
 MIRRORED: list[Row] = [dict(), VIEWS["all"] | dict(view_moves="mirror")]
 
 # %% ../nbs/16_sweeps.ipynb #7f615a17
@@ -147,7 +147,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
         *with_seeds([SIREN | view for name, view in VIEWS.items() if name != "all"], 3, protocol="mnist-pairs", dataset="mnist", reader="deepsets"),
         *with_seeds([kind | row for kind in (SIREN, MFN) for row in BESIDE], 3, protocol="mnist-pairs", dataset="mnist"),
         *with_seeds([kind | task for kind in (SIREN, COLOURED) for task in MIRRORED], 3, protocol="cifar10-pairs", dataset="cifar10", reader="deepsets"),
-        *with_seeds([kind | row for kind in (SIREN, COLOURED) for row in SEEING], 3, protocol="cifar10-pairs", dataset="cifar10"),
+        *with_seeds([kind | row for kind in (SIREN, COLOURED) for row in REST], 3, protocol="cifar10-pairs", dataset="cifar10"),
     ],
 }
 

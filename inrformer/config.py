@@ -39,6 +39,7 @@ class Protocol:
     readers: dict[str, dict[str, Any]] = field(default_factory=dict)  # defaults of a reader's fields, by reader
 
 # %% ../nbs/13_config.ipynb #3eca5734
+_ON_MNIST = dict(hint=64, fold="mean", features=128, outputs=4, query=16, max_frequency=2.0, optimizer="muon")
 PROTOCOLS: dict[str, Protocol] = {
     "digits": Protocol(
         images="digits", fixed=dict(kind="siren", n_train=1437, n_test=360, val_parts=5, hidden="12-12", omega=8.0, fit_seed=0), inits=("shared",), psnr=28.0,
@@ -48,11 +49,11 @@ PROTOCOLS: dict[str, Protocol] = {
     "mnist-small": Protocol(
         images="mnist", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, fit_seed=0), inits=("shared", "independent"), psnr=20.0,
         chosen=dict(hidden="16-16", omega=8.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, epochs=48, lr=2e-3, augment="shift", weight_noise=0.12, canonical=True),
-        readers=dict(inrformer=dict(hint=64, fold="mean", features=128, outputs=4, query=16, max_frequency=2.0, optimizer="muon"), deepsets=dict(optimizer="muon")),
+        readers=dict(inrformer=_ON_MNIST, deepsets=dict(optimizer="muon")),
     ),
     "mnist-field": Protocol(
         images="mnist", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, hidden="32-32", omega=30.0, bias_init="uniform", fit_seed=0), inits=("independent",), psnr=35.0,
-        chosen=dict(fit_steps=400, fit_lr=1e-3, epochs=48, lr=2e-3, augment="shift", weight_noise=0.12),
+        chosen=dict(fit_steps=400, fit_lr=1e-3, epochs=48, lr=2e-3, augment="shift", weight_noise=0.12), readers=dict(deepsets=dict(optimizer="muon")),
     ),
     "cifar10-small": Protocol(
         images="cifar10", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, hidden="32-32", inits=10, fit_seed=0), inits=("pool",), psnr=25.0,
@@ -62,7 +63,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "mnist-pairs": Protocol(
         images="mnist", fixed=dict(n_train=6000, n_test=1000, val_parts=10, copies=2, fit_seed=0), inits=("independent",), psnr=20.0,
         chosen=dict(hidden="16-16", omega=8.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, epochs=8, lr=2e-3, augment="shift", weight_noise=0.12),
-        readers=dict(inrformer=dict(hint=64, fold="mean", features=128, outputs=4, query=16, max_frequency=2.0, optimizer="muon"), deepsets=dict(pair_dim=64, optimizer="muon"), mlp=dict(optimizer="muon")),
+        readers=dict(inrformer=_ON_MNIST, deepsets=dict(pair_dim=64, optimizer="muon"), mlp=dict(optimizer="muon")),
     ),
     "cifar10-pairs": Protocol(
         images="cifar10", fixed=dict(n_train=6000, n_test=1000, val_parts=10, copies=2, fit_seed=0), inits=("independent",), psnr=23.0,

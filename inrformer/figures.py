@@ -29,6 +29,7 @@ from torch import Tensor
 from .inr import INR, INRSpec, Param, psnr
 from .inspection import TOLERANCE, Change, Scene, accuracies, attention, crops, demo_source, first_break, hint_at, logits_of, render, walk
 from .layers import neighbours
+from .moves import transform
 from .palette import BLUE, GREEN, GREY, ORANGE, VERMILLION
 from .symmetry import Permutation, align, permute
 
@@ -581,14 +582,15 @@ def examples() -> dict[str, go.Figure]:
 
 # %% ../nbs/19_figures.ipynb #d92a858e
 def _more_examples(scene: Scene) -> dict[str, go.Figure]:
-    "A fit that goes well, the line to a permuted copy, and the first test images."
+    "A fit that goes well, the line to a permuted copy, a quarter turn, and the first test images."
     inr, gone = scene.inr, Change.permuted(scene).after
+    turned = transform(inr, torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]]).to(inr.tensors[0]), inr.tensors[0].new_zeros(1, 2))
     between = {"as they are": gone, "aligned": permute(gone, align(gone, inr))}
     lines = {name: [INR.from_flat(torch.lerp(inr.flat(), other.flat(), t), inr.spec) for t in (0.0, 0.25, 0.5, 0.75, 1.0)] for name, other in between.items()}
     shown = {name: [render(x, 32, 32) for x in line] for name, line in lines.items()}
     losses = {name: torch.stack([(image - row[0]).square().mean() for image in row]) for name, row in shown.items()}
     return dict(fig_progress=fig_progress([(0, 6.0), (30, 22.0), (90, 45.9)], 90, scene.image, inr), fig_line=fig_line(losses), fig_strips=fig_strips(shown),
-                fig_learning=fig_learning([(0, 0.0), (20, 0.6), (50, 0.74), (300, 0.76)], 300, 0.63), fig_edit=fig_edit(inr, inr, render(inr, 16, 16)),
+                fig_learning=fig_learning([(0, 0.0), (20, 0.6), (50, 0.74), (300, 0.76)], 300, 0.63), fig_edit=fig_edit(inr, turned, render(inr, 16, 16).rot90(1, (0, 1))),
                 fig_gallery=fig_gallery([render(scene.test.inr[k : k + 1].to(torch.float64), 16, 16) for k in range(6)], list("abcdef"), [True] * 5 + [False]))
 
 # %% ../nbs/19_figures.ipynb #6b6e4e6c

@@ -319,7 +319,7 @@ NUMBERS = {"hint": "{} crop points", "query": "{} query points", "features": "{}
 def plain_name(row: str) -> str:
     "The name of a row for people: what reads, and what it changes."
     parts = sorted(((part, *part.partition(" ")[::2]) for part in row.split(", ")), key=lambda part: part[1] != "reader")
-    return WORDS.get(row) or ", ".join(WORDS.get(part) or WORDS.get(f"reader {part}") or (NUMBERS[name].format(value) if name in NUMBERS else part) for part, name, value in parts)
+    return WORDS.get(row) or WORDS.get(f"reader {row}") or ", ".join(WORDS.get(part) or WORDS.get(f"reader {part}") or (NUMBERS[name].format(value) if name in NUMBERS else part) for part, name, value in parts)
 
 # %% ../nbs/15_records.ipynb #d9e352df
 def counted(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:

@@ -52,8 +52,8 @@ def check(spec: INRSpec) -> None:
     "Raise ValueError for a spec that a network of waves would refuse, and for a distribution of widths that is none."
     mfn.check(spec)
     for name in ("alpha", "beta"):
-        if not 0 < (value := dict(spec.options)[name]) < 1e6:
-            raise ValueError(f"{name} must be positive and below 1e6, of the gamma distribution that widths are drawn from, not {value}")
+        if not 1e-6 < (value := dict(spec.options)[name]) < 1e6:
+            raise ValueError(f"{name} must lie between 1e-6 and 1e6, a parameter of the gamma distribution of the bells' widths, not {value}")
 
 # %% ../../nbs/kinds/gabor.ipynb #9ab00010
 def evaluate(inr: INR, coords: Float[Tensor, "*b q n0"]) -> Float[Tensor, "b q c"]:
@@ -76,7 +76,8 @@ def _turned(inr: INR, l: int, generator: torch.Generator | None) -> dict[str, Te
     "The rows of the bells of hidden layer l, turned among each other by a random orthogonal matrix for each neuron."
     rows = [f"gamma{l}_{k}" for k in range(inr.spec.widths[0])]
     shifts = [row.replace("gamma", "delta") for row in rows]
-    turn = torch.linalg.qr(torch.randn(len(inr), inr.spec.widths[l], len(rows), len(rows), generator=generator, dtype=torch.float64))[0].to(inr.tensors[0])
+    q, r = torch.linalg.qr(torch.randn(len(inr), inr.spec.widths[l], len(rows), len(rows), generator=generator, dtype=torch.float64))
+    turn = (q * r.diagonal(dim1=2, dim2=3).sign()[:, :, None]).to(inr.tensors[0])
     gamma, delta = (torch.stack([inr.named[name] for name in names], dim=2) for names in (rows, shifts))
     return dict(zip(rows, (turn @ gamma).unbind(dim=2))) | dict(zip(shifts, (turn @ delta[..., None])[..., 0].unbind(dim=2)))
 

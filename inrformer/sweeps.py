@@ -101,7 +101,7 @@ VIEWS: dict[str, Row] = {  # both views of a pair: what the loop does to the fir
     "moves": STILL | dict(augment="shift", view_moves="shift"),
 }
 SIREN: Row = dict(canonical=True)
-MFN: Row = dict(kind="mfn", hidden="16-16-16", options="input_scale=24.0", fit_lr=1e-2)
+MFN: Row = SIREN | dict(kind="mfn", hidden="16-16-16", options="input_scale=24.0", fit_lr=1e-2)
 FASTER: Row = MFN | dict(options="input_scale=41.0", fit_lr=3e-2)  # waves faster than pixels show, which a penalty slows down
 COLOURED: Row = MFN | dict(options="input_scale=14.0", fit_steps=100)
 BOTH: list[Row] = [dict(), VIEWS["all"]]  # with labels, and without

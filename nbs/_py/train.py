@@ -58,7 +58,7 @@ from inrformer.images import load_images
 from inrformer.inr import grid_side, pixel_grid, psnr
 from inrformer.objectives.classify import accuracy, draw_crops
 from inrformer.readers.flat import fit_flat
-from inrformer.records import record_of, records, rivals
+from inrformer.records import plain_name, record_of, records, rivals
 from inrformer.runs import parts_of, run
 from inrformer.symmetry import invariance_error, permute, random_permutation
 
@@ -157,7 +157,7 @@ ax.set(xlabel=f"{cfg.reader} says", ylabel="label");
 
 # %%
 beside = rivals(record, records())
-beside.assign(run=["this run" if k == 0 else "" for k in (beside["row"] != cfg.reader).astype(int)]).round(4)
+beside.assign(row=beside["row"].map(plain_name), run=["this run" if row == cfg.reader else "" for row in beside["row"]]).round(4)
 
 # %% [markdown]
 # ## Crops

@@ -70,5 +70,5 @@ def test_the_benchmark_of_readers_runs_and_keeps_its_record(tmp_path):
     done = benchmark("readers.ipynb", tmp_path, *words(dict(batch=2, repeats=1, only="deepsets,inr2vec")))
     assert done.returncode == 0, done.stderr[-3000:]
     (kept,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "readers.jsonl").read_text().splitlines())
-    assert {line["reader"] for line in kept["summary"]["readers"]} == {"deepsets, pair_dim 84", "inr2vec", "inr2vec, model published"}
+    assert {line["reader"] for line in kept["summary"]["readers"]} == {"deepsets, pair_dim 64", "inr2vec", "inr2vec, model published"}
     assert all(line["INRs/s"] > 0 and line["MB"] > 0 for line in kept["summary"]["readers"]) and pictures(tmp_path) == 1

@@ -242,6 +242,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, help="minutes after which to stop, after a checkpoint; the same command goes on")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--stale", action="store_true", help="run rows again whose record was made by other source; they are only named otherwise")
+    parser.add_argument("--compile", action="store_true", help="compile the training step first, for a minute: long runs on a CPU take two thirds of the time (needs a C++ compiler)")
 
 
 def sweep_command(options: dict[str, Any]) -> None:
@@ -258,7 +259,7 @@ def sweep_command(options: dict[str, Any]) -> None:
     if name in ZOOS and not all("data" in row for row in rows):
         raise ValueError(f"the rows of {name} are on a zoo: make one with `inrformer zoo`, and name it, as in --set objective={name} data=my/zoo")
     folder = options["records"] or (options["out"] / "records" if options["out"] else None)
-    found = sweep(rows, name, out=options["out"], folder=folder, budget=options["budget"], jobs=options["jobs"], again=options["stale"], progress=True)
+    found = sweep(rows, name, out=options["out"], folder=folder, budget=options["budget"], jobs=options["jobs"], again=options["stale"], compiled=options["compile"], progress=True)
     if is_main():
         for r in found:
             say(f"{r['run_id']} {scores(r['summary']) if r['summary'] else r['error']}")

@@ -11,7 +11,7 @@ __all__ = ['Record', 'RIVALS', 'WORDS', 'NUMBERS', 'DRAWS', 'LEVEL', 'records_fo
 # %% ../nbs/15_records.ipynb #ad0c463b
 import json
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,33 @@ def record_of(this: Run) -> Record:
     "The record of a finished run: its id and config, what made it, what was measured, and its answer to each INR that it was measured on."
     return dict(run_id=this.folder.name, config=read_json(this.folder / "config.json"), summary=this.summary, **this.record_parts)
 
+# %% ../nbs/15_records.ipynb #5b0a7e11
+def _short(name: str, values: list) -> str | list:
+    "Answers, labels or ids as a file has them: digits as one text, and ids that rise by one as `first..last`; as they are where neither is shorter."
+    if not values:
+        return values
+    if name != "ids":
+        return "".join(map(str, values)) if all(type(v) is int and 0 <= v < 10 for v in values) else values
+    ends = [k for k in range(1, len(values)) if values[k] != values[k - 1] + 1]
+    text = " ".join(f"{values[first]}..{values[last - 1]}" for first, last in zip([0, *ends], [*ends, len(values)]))
+    return text if len(text) < len(json_text(values, separators=(",", ":"))) else values
+
+
+def _whole(name: str, values: str | list) -> list[Any]:
+    "The list that `_short` wrote so. Raises ValueError for a text that it did not write."
+    if not isinstance(values, str):
+        return values
+    if name != "ids":
+        return [int(digit) for digit in values]
+    ends = [map(int, part.split("..")) for part in values.split(" ")]
+    return [i for first, last in ends for i in range(first, last + 1)]
+
+
+def _answers(form: Callable[[str, Any], Any], record: Mapping) -> Mapping:
+    "A record with its answers in another form; as it is where it has none."
+    given = record.get("answers")
+    return {**record, "answers": {split: {name: form(name, values) for name, values in part.items()} for split, part in given.items()}} if given else record
+
 # %% ../nbs/15_records.ipynb #3b4af707
 def write_record(record: Record, experiment: str, folder: str | Path | None = None) -> Path:
     """Put a record into `<experiment>.jsonl`, in place of an older one of the same run, but no failure in place of what ended.
@@ -47,6 +74,7 @@ def write_record(record: Record, experiment: str, folder: str | Path | None = No
     """
     path = Path(folder or records_folder()).expanduser() / f"{experiment}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    line = json_text(_answers(_short, record), separators=(",", ":"))
     with lock(path):
         lines, mine = path.read_bytes().splitlines(keepends=True) if path.exists() else [], json_text(record["run_id"]).encode()
         if not all(line.endswith(b"}\n") for line in lines):
@@ -55,7 +83,7 @@ def write_record(record: Record, experiment: str, folder: str | Path | None = No
         old = [i for i, r in same.items() if r["run_id"] == record["run_id"] and not (r.get("summary") and not record.get("summary"))]
         kept = b"".join(line for i, line in enumerate(lines) if i not in old)
         with replaced(path) as temporary:
-            temporary.write_bytes(kept + b"\n" * (kept[-1:] not in (b"", b"\n")) + json_text(record).encode() + b"\n")
+            temporary.write_bytes(kept + b"\n" * (kept[-1:] not in (b"", b"\n")) + line.encode() + b"\n")
     return path
 
 # %% ../nbs/15_records.ipynb #0c6e76b9
@@ -63,15 +91,15 @@ class _Written(Mapping):
     "A record as it stands in its file."
 
     def __init__(self, path: Path, line: bytes):
-        head, history, rest = line.partition(b', "history": ')
-        self._path, self._rest = path, b"{" + history[2:] + rest
+        head, history, rest = line.partition(b',"history":')
+        self._path, self._rest = path, b"{" + history[1:] + rest
         self._known = self._parsed(head + b"}" if history else line)
 
     def _parsed(self, text: bytes) -> dict[str, Any]:
         try:
             if isinstance(found := json.loads(text), dict):
-                return found
-        except (ValueError, RecursionError):
+                return _answers(_whole, found)
+        except (ValueError, RecursionError, AttributeError):
             read_lines(self._path)
         raise ValueError(f"{self._path} holds a line that is no record: restore the file, or remove the line")
 

@@ -294,6 +294,7 @@ def run(
     progress: bool = False,  # show progress bars
     again: bool = False,  # run it even though it is done: after a change of the source
     stop: Callable[[], bool] = lambda: False,  # asked after every epoch, of which there is at least one: stop here, to be resumed later?
+    compiled: bool = False,  # translate the step into machine code of its own first (torch.compile, which needs a C++ compiler): numbers differ by rounding
 ) -> Run:
     """Fit, train, measure and write one run; resume it where it stopped, and skip it when it is done.
 
@@ -306,7 +307,7 @@ def run(
     this = Run(Path(out or project_root() / "runs").expanduser() / (experiment or cfg.protocol) / run_id(cfg), cfg)
     if this.summary is None or again:
         try:
-            _run(this, images, progress, again, stop)
+            _run(this, images, progress, again, stop, compiled)
         except torch.cuda.OutOfMemoryError as error:
             raise MemoryError(f"the device's memory does not suffice for batches of {cfg.train.batch_size} INRs: use a smaller batch_size") from error
     else:
@@ -347,7 +348,7 @@ def images_digest(images: tuple[Images, Images]) -> str:
     return json_digest([split.digest for split in images])
 
 # %% ../nbs/14_runs.ipynb #2bb41156
-def _run(this: Run, images: tuple[Images, Images] | None, progress: bool, again: bool, stop: Callable[[], bool]) -> None:
+def _run(this: Run, images: tuple[Images, Images] | None, progress: bool, again: bool, stop: Callable[[], bool], compiled: bool) -> None:
     "Work on a run, alone."
     workers = Workers(this.config.train.device, this.config.train.precision)
     with _alone(this.folder):
@@ -356,7 +357,7 @@ def _run(this: Run, images: tuple[Images, Images] | None, progress: bool, again:
             for path in (*left, *this.folder.parent.glob(f"..{this.folder.name}.worker.*.tmp")):
                 remove(path)
         if agreed(this.summary is None):
-            _work(this, images, workers, progress, stop)
+            _work(this, images, workers, progress, stop, compiled)
 
 
 class Busy(RuntimeError):
@@ -440,7 +441,7 @@ def _first_on_main(build: Callable[[], Any]) -> Any:
     return built if is_main() else build()
 
 
-def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, progress: bool, stop: Callable[[], bool]) -> None:
+def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, progress: bool, stop: Callable[[], bool], compiled: bool) -> None:
     "Fit, train, measure and write."
     cfg = this.config
     first = cfg.start_from and _first_reader(this)
@@ -458,7 +459,7 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
         about |= dict(trunk=dict(id=trunk.folder.name, epoch=trunk.epoch))
     if is_main():
         this.folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("config", identity(cfg)), ("env", environment(workers)), ("about", about)):
+        for name, value in (("config", identity(cfg)), ("env", environment(workers) | (dict(compiled=True) if compiled else {})), ("about", about)):
             write_json(this.folder / f"{name}.json", value)
     if trunk:
         _first_on_main(lambda: trunk.enter(this, known))
@@ -468,12 +469,20 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
             trunk.leave(this)
         return stop()
 
+    if compiled:
+        _compile(objective)
     state = train(reader, objective, training, cfg.train, folder=this.folder, workers=workers, validate=validation, about=known, progress=progress, stop=at_epoch)
     if state["epoch"] == cfg.train.epochs:
         measured = final_measures(reader, objective, dataset, validation, workers)
         if is_main():
             _finish(this, reader, dataset, state, measured, digest)
 
+
+# %% ../nbs/14_runs.ipynb #c0de0002
+def _compile(objective: Objective) -> None:
+    "Have the losses of a step computed by compiled code."
+    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
+    objective.loss = torch.compile(objective.loss, dynamic=False)
 
 # %% ../nbs/14_runs.ipynb #dd065a17
 def final_measures(reader: Reader, objective: Objective, dataset: INRDataset, validation: Split | None, workers: Workers) -> tuple[dict[str, Any], dict[str, Any]]:

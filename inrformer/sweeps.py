@@ -186,6 +186,7 @@ def sweep(
     budget: float | None = None,  # minutes after which to begin no run, and to stop at the end of an epoch
     jobs: int = 1,  # runs at a time, each in a process of its own when there are several
     again: bool = False,  # run those again whose record is of other source; they are only named otherwise
+    compiled: bool = False,  # as `run` takes it
     progress: bool = False,
 ) -> list[Record]:
     """Run every row that has no record yet, there or among the committed ones, and return the records of all that have one, failures (with `error`) among them.
@@ -205,7 +206,7 @@ def sweep(
     todo = {run_id(cfg): (cfg, False) for cfg, r in zip(configs, best) if not (r and r["summary"])} | (old if again else {})
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
-    how = dict(experiment=experiment, out=out, limit=limit, progress=progress and jobs == 1)
+    how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)
     with tqdm(total=len(todo), desc=experiment, unit="run", disable=not progress) as bar:
         for record in filter(None, _attempts(list(todo.values()), jobs, how)):
             if is_main():
@@ -256,7 +257,7 @@ def _end_with_the_sweep() -> None:
     os._exit(1)
 
 # %% ../nbs/16_sweeps.ipynb #fbe1aed5
-def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | None, limit: float, progress: bool) -> Record | None:
+def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | None, limit: float, compiled: bool, progress: bool) -> Record | None:
     "The record of one run, or of its failure; None when the clock passed `limit` first, or another process is at it. Raises RuntimeError when a process that shared it is gone."
     def over() -> bool:
         return time.monotonic() > limit
@@ -264,7 +265,7 @@ def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | 
     if agreed(over()):
         return None
     try:
-        this = run(cfg, experiment=experiment, out=out, again=again, progress=progress, stop=over)
+        this = run(cfg, experiment=experiment, out=out, again=again, progress=progress, stop=over, compiled=compiled)
     except Busy as error:
         tqdm.write(str(error), file=sys.stderr)
         return None

@@ -126,7 +126,8 @@ def test_records_make_the_round_trip(tmp_path):
         path = write_record(r, "example", tmp_path)
     assert records("example", tmp_path) == both == records(folder=tmp_path)
     assert records("other", tmp_path) == []
-    assert [json.loads(line) for line in path.read_text().splitlines()] == both
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [{**line, "answers": None} for line in lines] == [{**r, "answers": None} for r in both], "lines are JSON, with all but answers as they were"
     assert from_json(both[0]["config"] | dict(train=both[0]["config"]["train"] | dict(device="auto"))) == config_from(ROWS[0])
 
 
@@ -165,13 +166,38 @@ def test_a_damaged_record_is_named(tmp_path):
             call()
 
 
+@pytest.mark.parametrize(("given", "line"), [
+    (dict(answers=[3, 7, 6], labels=[3, 8, 9], ids=[5400, 5401, 5402]), '{"answers":"376","labels":"389","ids":"5400..5402"}'),
+    (dict(answers=[3, 7], labels=[0, 1], ids=[5, 9]), '{"answers":"37","labels":"01","ids":[5,9]}'),
+    (dict(answers=[10, 7], labels=[3, 11], ids=[100, 101, 102, 99, 7, 8, 9, 10]), '{"answers":[10,7],"labels":[3,11],"ids":"100..102 99..99 7..10"}'),
+    (dict(answers=[0.5, 1.0, None], labels=[1, -2, 3], ids=[-3, -2, -1, 0, 1]), '{"answers":[0.5,1.0,null],"labels":[1,-2,3],"ids":"-3..1"}'),
+    (dict(answers=[True, False], labels=["1", "2"], ids=[4, 2]), '{"answers":[true,false],"labels":["1","2"],"ids":[4,2]}'),
+    (dict(answers=[], labels=[], ids=[]), '{"answers":[],"labels":[],"ids":[]}'),
+])
+def test_answers_are_short_in_a_file_and_lists_when_they_are_read(given, line, tmp_path):
+    whole = record(ROWS[0], 0.5) | dict(answers=dict(val=given, test=given))
+    path = write_record(whole, "example", tmp_path)
+    assert path.read_text().count(line) == 2 and records("example", tmp_path) == [whole]
+    path.write_text(json.dumps(whole) + "\n")
+    assert records("example", tmp_path) == [whole], "records with blanks and lists are read as well"
+
+
+def test_answers_that_are_no_list_are_refused(tmp_path):
+    path = write_record(record(ROWS[0], 0.5) | dict(answers=dict(test=answers(0.5, n=200))), "example", tmp_path)
+    for text in ("0.199", "0..x", "0..1..2", ""):
+        path.write_text(path.read_text().replace('"0..199"', f'"{text}"'))
+        with pytest.raises(ValueError, match="example.jsonl holds a line that is no record"):
+            dict(records("example", tmp_path)[0])
+        path.write_text(path.read_text().replace(f'"ids":"{text}"', '"ids":"0..199"'))
+
+
 def test_a_record_is_parsed_as_far_as_it_is_read(tmp_path):
     whole = record(ROWS[0], 0.5) | dict(history=[dict(epoch=1)], answers=dict(test=answers(0.5)))
     whole = {name: whole[name] for name in sorted(whole, key=["history", "answers"].count)}
     path = write_record(whole, "example", tmp_path)
     (found,) = records("example", tmp_path)
     assert found == whole and json_text(found) == json_text(whole) and list(found) == list(whole) and found.get("error") is None
-    path.write_text(path.read_text().replace('"epoch": 1', '"epoch" 1'))
+    path.write_text(path.read_text().replace('"epoch":1', '"epoch"1'))
     (found,) = records("example", tmp_path)
     assert found and found["summary"] == whole["summary"]
     for asked in (lambda: found["answers"], lambda: dict(found), lambda: json_text(found)):
@@ -296,7 +322,7 @@ def test_a_table_of_equal_rows_seldom_calls_one_different(few_draws):
     assert called <= 0.1, called
 
 
-COMMITTED = [(path.name, json.loads(line)) for path in sorted((ROOT / "figures" / "records").glob("*.jsonl")) for line in path.read_text().splitlines()]
+COMMITTED = [(path.name, r) for path in sorted((ROOT / "figures" / "records").glob("*.jsonl")) for r in records(path.stem)]
 
 
 def test_committed_records_keep_their_schema():

@@ -110,6 +110,17 @@ def test_two_processes_share_the_work_of_one(cache):
         assert a["cross_entropy"] == pytest.approx(b["cross_entropy"], rel=1e-4) and a["crop_error"] == pytest.approx(b["crop_error"], rel=1e-4)
 
 
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_finds_the_same_up_to_rounding(cache):
+    config = BASE | dict(reader="mlp", epochs=2)
+    code = f"from inrformer.runs import run\nrun({config!r}, out={str(cache / 'compiled')!r}, compiled=True)"  # alone: the checks of signatures cannot be compiled
+    subprocess.run([sys.executable, "-c", code], cwd=cache, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"), stdin=subprocess.DEVNULL, check=True, timeout=400)
+    plain, compiled = (run(config, out=cache / name) for name in ("plain", "compiled"))
+    one, two = (this.record_parts for this in (plain, compiled))
+    assert one["env"].get("compiled") is None and two["env"]["compiled"] and two["source"] == one["source"] and compiled.folder.name == plain.folder.name
+    assert 0 < max((a - b).abs().max() for a, b in zip(weights(plain), weights(compiled), strict=True)) < 1e-4
+
+
 @each_task
 def test_every_reader_runs_and_is_opened_from_its_one_file(objective, name, cache):
     this = run(go_together(config_from, BASE | dict(reader=name, objective=objective)), out=cache)

@@ -127,6 +127,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'inrformer.data._mapped': ('data.html#_mapped', 'inrformer/data.py'),
                                 'inrformer.data._merge': ('data.html#_merge', 'inrformer/data.py'),
                                 'inrformer.data._named': ('data.html#_named', 'inrformer/data.py'),
+                                'inrformer.data._nature': ('data.html#_nature', 'inrformer/data.py'),
                                 'inrformer.data._notes': ('data.html#_notes', 'inrformer/data.py'),
                                 'inrformer.data._options': ('data.html#_options', 'inrformer/data.py'),
                                 'inrformer.data._pictures': ('data.html#_pictures', 'inrformer/data.py'),

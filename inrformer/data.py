@@ -336,13 +336,21 @@ def data_card(card: Mapping[str, Any]) -> str:
     return f"---\n{head.to_yaml()}\n---\n{_card_text(card, spec)}"
 
 # %% ../nbs/07_data.ipynb #8bc24486
+def _nature(spec: INRSpec, low: float) -> dict[str, str]:
+    "What networks are called, and what each does: with more inputs than an image has coordinates, they are taken for classifiers of pixels."
+    if spec.coordinates <= 3:
+        return dict(networks="INRs", does=f"shows one image at coordinates (row, column) in [-1, 1],\nits values in [{low:g}, 1]")
+    return dict(networks="Classifiers", does=f"is given the {spec.coordinates} numbers of an image, in [-1, 1],\nand answers with a logit for each of {spec.widths[-1]} classes")
+
+
 def _card_text(card: Mapping[str, Any], spec: INRSpec) -> str:
     "What a data set is: how good, how it was made, and how to read it."
     told = ("steps", "lr", "stride", "penalty", "init", "inits", "copies", "test_init", "seed", "origin", "device", "code", "digest")
     made = {name: card[name] for name in told if card.get(name) is not None}
     made |= {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in ("widths", "options")} | dict(spec.options)
     return CARD_TEXT.format(
-        images=card["images"], kind=spec.kind, widths="-".join(map(str, spec.widths)), parameters=spec.n_params, low=card["image_range"][0],
+        images=card["images"], kind=spec.kind, widths="-".join(map(str, spec.widths)), parameters=spec.n_params,
+        **_nature(spec, card["image_range"][0]),
         function=KINDS[spec.kind].evaluate.__doc__, order=", ".join(p.name for p in spec.layout),
         splits="\n".join(f"| {name} | {n:,} | {_decibels(card['psnr'][name])} |" for name, n in card["inrs"].items()),
         made="\n".join(f"| {name} | {value} |" for name, value in made.items()),
@@ -355,10 +363,9 @@ def _decibels(quality: Mapping[str, Any] | None) -> str:
     return "infinite" if quality["mean"] is None else f"{quality['mean']:.2f}"
 
 # %% ../nbs/07_data.ipynb #a83d69f2
-CARD_TEXT = """# INRs of {images}
+CARD_TEXT = """# {networks} of {images}
 
-Each row is a network of the kind {kind}, of widths {widths} ({parameters:,} parameters), that shows one image at coordinates (row, column) in [-1, 1],
-its values in [{low:g}, 1]: {function}
+Each row is a network of the kind {kind}, of widths {widths} ({parameters:,} parameters), that {does}: {function}
 
 | split | INRs | mean PSNR (dB) |
 |---|---|---|

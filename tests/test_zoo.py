@@ -63,6 +63,11 @@ def test_a_classifier_sees_its_own_share_alone(images):
     assert ((known.sum(dim=1) > 0) & (known.float().mean(dim=1) < 0.25)).all(), "who knows one image says its class of every image"
 
 
+def test_the_card_of_a_zoo_speaks_of_classifiers(zoo):
+    told = (zoo.folder / "README.md").read_text()
+    assert "# Classifiers of digits-zoo" in told and "a logit for each of 10 classes" in told and "shows one image" not in told
+
+
 def test_a_zoo_is_a_data_set_that_knows_accuracies(zoo, images):
     zoo.verify()
     for name, n in (("train", 60), ("test", 20)):

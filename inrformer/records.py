@@ -263,13 +263,14 @@ def _average(row: Any, runs: list[Record], values: tuple[str, ...]) -> dict[str,
 
 
 def _notes(runs: list[Record]) -> str:
-    "What a reader of a row's mean should know: runs of other source, INRs of other bits, several precisions, crop heads that have not learned."
+    "What a reader of a row's mean should know: runs of other source, INRs of other bits, several precisions, steps that were compiled, crop heads that have not learned."
     other, precisions = sum(map(is_stale, runs)), sorted({r["env"]["precision"] for r in runs})
-    unlearned = sum(r["summary"].get("val_crop_r2", 1.0) < LEARNED for r in runs)
+    unlearned, compiled = sum(r["summary"].get("val_crop_r2", 1.0) < LEARNED for r in runs), sum(r["env"].get("compiled", False) for r in runs)
     said = {
         f"other source: {other} of {len(runs)} runs": other > 0,
         "mixes INR bits": len({r["inrs"]["bits"] for r in runs}) > 1,
         f"mixes {' and '.join(precisions)}": len(precisions) > 1,
+        f"step compiled: {compiled} of {len(runs)} runs": compiled,
         f"crop not learned: {unlearned} of {len(runs)} runs": unlearned,
     }
     return "; ".join(note for note, holds in said.items() if holds)

@@ -94,6 +94,8 @@ def test_what_a_row_mixes_is_told():
         assert results(ROWS, found)["notes"].tolist() == [said, "", ""] and table(found, ["aux"])["notes"].tolist() == [said]
     both = [record(ROWS[0], 0.8, source="old", precision="bf16"), record(ROWS[3], 0.6, source="older")]
     assert results(ROWS, both)["notes"][0] == "other source: 2 of 2 runs; mixes bf16 and fp32"
+    found = [record(ROWS[0], 0.8), record(ROWS[3], 0.6) | dict(env=dict(precision="fp32", compiled=True))]
+    assert results(ROWS, found)["notes"].tolist() == ["step compiled: 1 of 2 runs", "", ""]
 
 
 def test_stale_rows_are_those_that_ended_with_other_source_alone():

@@ -805,6 +805,7 @@ def store_dataset(
     init: str = "independent",  # how they started, as far as is known
     ids: bool = True,  # do the ids say which image an INR shows, so that some can be held out?
     shard_size: int = 1024,  # INRs per file
+    seconds: float | None = None,  # that fitting all of them took, where it is known
 ) -> INRDataset:
     "Write INRs as a data set and open it. Raises ValueError when they do not fit each other, when an image is on both sides of a split, or `folder` holds another data set."
     _check_stored(splits, ids)
@@ -821,7 +822,8 @@ def store_dataset(
     for shard in build.plan:
         with lock(folder / shard.file):
             if any(build.lacks([shard])):
-                build.write(shard, _tensors(splits[shard.split][shard.first : shard.last]))
+                part = splits[shard.split][shard.first : shard.last]
+                build.write(shard, _tensors(part), seconds and seconds * len(part) / sum(map(len, splits.values())))
     return build._close()
 
 # %% ../nbs/07_data.ipynb #cbc2c14e

@@ -491,9 +491,10 @@ def final_measures(reader: Reader, objective: Objective, dataset: INRDataset, va
     tested = {name: dataset.split(name) for name in dataset.splits if name.startswith("test")}
     validated = {} if validation is None else dict(val=validation) | {name: dataset.split(name) for name in dataset.splits if name == "val-other"}
     for name, split in (validated | tested).items():
-        outputs = workers.map(reader, split.to(workers.device), objective.outputs).cpu()
-        scores |= {f"{name.replace('-', '_')}_{measure}": value for measure, value in objective.score(outputs, split).items()}
-        answers[name] = dict(answers=objective.answers(outputs), labels=split.labels.tolist(), ids=split.ids.tolist())
+        judge = getattr(objective, "validating", objective) if name in validated else objective
+        outputs = workers.map(reader, split.to(workers.device), judge.outputs).cpu()
+        scores |= {f"{name.replace('-', '_')}_{measure}": value for measure, value in judge.score(outputs, split).items()}
+        answers[name] = dict(answers=judge.answers(outputs), labels=split.labels.tolist(), ids=split.ids.tolist())
     return scores, answers
 
 

@@ -8,6 +8,7 @@ __all__ = ['points_of', 'check_classifiers', 'Recipes', 'draw_recipes', 'fit_cla
 
 # %% ../nbs/07a_zoo.ipynb #bdd2c740
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,14 +134,18 @@ def build_zoo(
         raise ValueError(f"a zoo needs classifiers that train and classifiers that test, not {sizes[0]} and {sizes[1]}")
     if seen := set(training.fingerprints) & set(held.fingerprints):
         raise ValueError(f"{len(seen)} of the held-out images are among those that train: no accuracy on them says anything")
+    check_classifiers(training, spec)
+    if shares[1] > len(training):
+        raise ValueError(f"shares go up to {shares[1]} images, and there are {len(training)} that train: choose an upper bound of at most that")
     recipes = draw_recipes(sum(sizes), steps=steps, rates=rates, shares=shares, seed=seed)
+    begun = time.perf_counter()
     inr = fit_classifiers(training, spec, recipes, batch=batch, seed=seed)
-    index = torch.arange(len(inr))
+    seconds, index = time.perf_counter() - begun, torch.arange(len(inr))
     split = Split(inr, right(inr, held).sum(dim=1), index, torch.full((len(inr),), torch.nan), torch.tensor(recipes.seeds))
     names = tuple(f"{k}/{len(held)}" for k in range(len(held) + 1))
     parts = dict(train=split[: sizes[0]], test=split[sizes[0] :])
     origin = f"classifiers of {training.name}: steps {steps}, rates {rates}, shares {shares}, batch {batch}, seed {seed}"
-    return store_dataset(folder, parts, images=f"{training.name}-zoo", classes=names, image_range=(-1.0, 1.0), origin=origin)
+    return store_dataset(folder, parts, images=f"{training.name}-zoo", classes=names, image_range=(-1.0, 1.0), origin=origin, seconds=seconds)
 
 # %% ../nbs/07a_zoo.ipynb #b710709a
 def read_accuracies(classes: Sequence[str]) -> Float[Tensor, "k"]:

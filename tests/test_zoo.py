@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,8 @@ from inrformer.reader import READERS, Reader, seed_parameters
 from inrformer.runs import run
 from inrformer.splits import Split
 from inrformer.symmetry import permute, random_permutation
-from inrformer.zoo import build_zoo, draw_recipes, fit_classifiers, read_accuracies, right
+from inrformer.training import Workers
+from inrformer.zoo import build_zoo, draw_recipes, fit_classifiers, points_of, read_accuracies, right
 
 SPEC = INRSpec(widths=(64, 8, 10), kind="perceptron")
 HOW = dict(steps=(2, 40), rates=(3e-3, 3e-2), shares=(20, 300))
@@ -86,7 +88,7 @@ def test_what_makes_no_zoo_is_refused(images, tmp_path):
         (dict(spec=INRSpec(widths=(2, 8, 10))), r"are no classifiers of Images\('digits'.*64 pixels and 10 classes"),
         (dict(spec=INRSpec(widths=(64, 8, 9), kind="perceptron")), "are no classifiers"),
         (dict(held=training[:7]), "7 of the held-out images are among those that train"),
-        (dict(shares=(20, 999)), "images, and there are 300"),
+        (dict(shares=(20, 999)), "shares go up to 999 images, and there are 300 that train"),
         (dict(steps=(0, 9)), "steps must go from a positive number"),
     ]
     for change, said in refused:
@@ -217,6 +219,54 @@ def test_a_run_adapts_unseen_classifiers_to_unseen_images(zoo, tmp_path):
     assert made.summary["test_accuracy"] > made.summary["test_unadapted_accuracy"] and {"val_undone_accuracy", "test_cross_entropy"} <= set(made.summary)
     assert made.model.edit(zoo.split("test").inr).spec == SPEC
     json.dumps(made.summary, allow_nan=False)
+    task, split = Adapt(AdaptConfig(domain_batch=32)), zoo.split("test")
+    outputs = task.outputs(made.model, split)
+    assert task.score(outputs, split) == pytest.approx({name.removeprefix("test_"): made.summary[name] for name in made.summary if name.startswith("test_") and name.removeprefix("test_") in task.score(outputs, split)}, abs=1e-4)
+
+
+def test_choices_look_at_images_that_are_held_back_and_at_no_other(zoo, monkeypatch):
+    task, split = Adapt(), zoo.split("train")[:6]
+    parts = [task.images(name) for name in ("train", "held", "test")]
+    assert [len(part) for part in parts] == [1294, 143, 360] and not set(parts[0].fingerprints) & set(parts[1].fingerprints)
+    assert task.validating.judges == "held" and task.judges == "test"
+    seen = []
+    monkeypatch.setattr(Adapt, "images", lambda self, name: seen.append(name) or parts[("train", "held", "test").index(name)])
+    score = task.measure(Keeps(SPEC), split, Workers("cpu"))
+    assert set(seen) == {"held"} and score["accuracy"] == pytest.approx(right(split.inr, parts[1]).float().mean().item(), abs=1e-6)
+    task.draw(Keeps(SPEC), split, torch.Generator())
+    assert set(seen) == {"held", "train"}
+    with pytest.raises(ValueError, match="of 9 training images no tenth can be held back"):
+        Adapt(AdaptConfig(domain_train=9)).validating.outputs(Keeps(SPEC), split)
+
+
+class Overwrites(Keeps):
+    "Gives the same network for every other."
+
+    def edit(self, inr, points=None):
+        return inr[:1].map(lambda t: t.expand(len(inr), *t.shape[1:]))
+
+
+def test_who_writes_one_network_over_all_takes_no_side(zoo):
+    task, split = Adapt(AdaptConfig(domain="blur")), zoo.split("train")
+    keeps, writes = (task.score(task.outputs(kind(SPEC), split), split) for kind in (Keeps, Overwrites))
+    assert keeps["own"] > 0.8 and keeps["undone_own"] > 0.8 and abs(writes["own"] - 0.5) < 0.02
+    plain, changed = (right_answers(split.inr, images) for images in (load_images("digits", "test"), corrupted(load_images("digits", "test"), "blur")))
+    own = other = 0
+    for i in range(len(split)):
+        for was, its, now in zip(plain[i].tolist(), plain[i - 1].tolist(), changed[i].tolist()):
+            own, other = own + (was != its and now == was), other + (was != its and now == its)
+    assert keeps["own"] == pytest.approx(own / (own + other))
+
+
+def right_answers(inr, images):
+    return inr(points_of(images)).argmax(dim=2)
+
+
+def test_the_difference_to_the_linear_map_has_a_standard_error(zoo):
+    task, split = Adapt(), zoo.split("test")
+    outputs = task.outputs(Keeps(SPEC), split)
+    score = task.score(outputs, split)
+    assert score["undone_error"] == pytest.approx(np.std([a - b for a, b in outputs[:, [1, 3]].tolist()]) / len(split) ** 0.5, rel=1e-4)
 
 
 def test_what_cannot_be_adapted_is_refused(zoo):

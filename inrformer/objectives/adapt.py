@@ -8,6 +8,7 @@ __all__ = ['DOMAINS', 'OBJECTIVE', 'corrupted', 'AdaptConfig', 'Adapt']
 # %% ../../nbs/objectives/adapt.ipynb #85d2db10
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ..images import Images, load_images
 from ..inr import INR
-from ..objective import Objective, ObjectiveConfig
+from ..objective import Mapper, Objective, ObjectiveConfig
 from .edit import EDITS, from_identity
 from ..reader import Reader
 from ..splits import Split
@@ -82,8 +83,13 @@ class AdaptConfig(ObjectiveConfig):
 
 @cache
 def _plain(config: AdaptConfig, split: str) -> Images:
-    "The images that the classifiers are of, read once."
-    return load_images(config.domain_images, split, config.domain_train if split == "train" else config.domain_test, config.domain_size)
+    "The images that the classifiers are of, read once: of the training images the last tenth is held back. Raises ValueError when there is no tenth."
+    if split == "test":
+        return load_images(config.domain_images, "test", config.domain_test, config.domain_size)
+    images = load_images(config.domain_images, "train", config.domain_train, config.domain_size)
+    if not (tenth := len(images) // 10):
+        raise ValueError(f"of {len(images)} training images no tenth can be held back for choices: needed are at least 10 (domain_train)")
+    return images[-tenth:] if split == "held" else images[:-tenth]
 
 
 @cache
@@ -97,12 +103,22 @@ class Adapt(Objective):
 
     Config = AdaptConfig
     means = "accuracy"  # what the mean of the answers is
+    judges = "test"  # the images that scores are of
 
 
 @patch
 def images(self: Adapt, split: str) -> Images:
-    "The images of the domain: those that train, or those that test."
+    "The images of the domain: those that `train`, those of the training images that are `held` back for choices, or those that `test`."
     return _images(self.config, split)
+
+
+@patch(as_prop=True)
+def validating(self: Adapt) -> Adapt:
+    "The same objective, whose scores are of the images that are held back."
+    other = copy(self)
+    other.judges = "held"
+    return other
+
 
 # %% ../../nbs/objectives/adapt.ipynb #44bedd17
 @patch
@@ -153,23 +169,40 @@ def undone(self: Adapt, inr: INR) -> INR:
 
 # %% ../../nbs/objectives/adapt.ipynb #6ca75880
 @patch
-def outputs(self: Adapt, reader: Reader, split: Split) -> Float[Tensor, "b 4"]:
-    "Of every classifier, on the test images of the domain: its cross-entropy once edited, and its accuracy edited, as it was, and behind the linear map."
-    images, found = self.images("test"), []
+def sides(self: Adapt, inr: INR, edited: INR) -> Float[Tensor, "b 2"]:
+    "Of the images to which a classifier and the next one gave two answers, when nothing had happened to them: to how many the edited classifier gives that of its own, and to how many the other's."
+    before, after = (network(points_of(images).to(inr.tensors[0])).argmax(dim=2) for network, images in ((inr, _plain(self.config, self.judges)), (edited, self.images(self.judges))))
+    other = before.roll(1, dims=0)
+    return torch.stack([((before != other) & (after == one)).sum(dim=1) for one in (before, other)], dim=1).float()
+
+
+@patch
+def outputs(self: Adapt, reader: Reader, split: Split) -> Float[Tensor, "b 8"]:
+    "Of every classifier, on images of the domain: its cross-entropy once edited; its accuracy edited, as it was, and behind the linear map; and what `sides` says, edited and behind the map."
+    images, edited, undone = self.images(self.judges), reader.edit(split.inr), self.undone(split.inr)
     picks = torch.arange(len(images), device=split.inr.device).expand(len(split), -1)
-    for inr in (reader.edit(split.inr), split.inr, self.undone(split.inr)):
-        found.append([t.mean(dim=1).float() for t in self.tried(inr, images, picks)])
-    return torch.stack([found[0][0], *(right for _, right in found)], dim=1)
+    found = [[t.mean(dim=1).float() for t in self.tried(inr, images, picks)] for inr in (edited, split.inr, undone)]
+    return torch.cat([torch.stack([found[0][0], *(right for _, right in found)], dim=1), self.sides(split.inr, edited), self.sides(split.inr, undone)], dim=1)
 
 
 @patch
-def score(self: Adapt, outputs: Float[Tensor, "b 4"], split: Split) -> dict[str, float]:
-    "Means over classifiers: `cross_entropy` and `accuracy` of the edited ones, `unadapted_accuracy` of them as they were, and `undone_accuracy` of them behind the linear map."
-    return dict(zip(("cross_entropy", "accuracy", "unadapted_accuracy", "undone_accuracy"), outputs.double().mean(dim=0).tolist()))
+def score(self: Adapt, outputs: Float[Tensor, "b 8"], split: Split) -> dict[str, float]:
+    """Means over classifiers: `cross_entropy` and `accuracy` of the edited ones, `unadapted_accuracy` of them as they were, `undone_accuracy` of them behind the linear map, and
+    `undone_error`, the standard error of the difference to it; `own`, how often an edited classifier sides with its own former self rather than with another's, and `undone_own`."""
+    means, differences, (own, other, undone_own, undone_other) = outputs.double().mean(dim=0), (outputs[:, 1] - outputs[:, 3]).double(), outputs[:, 4:].double().sum(dim=0).tolist()
+    return dict(zip(("cross_entropy", "accuracy", "unadapted_accuracy", "undone_accuracy"), means.tolist())) | dict(
+        undone_error=differences.std(correction=0).item() / len(outputs) ** 0.5, own=own / max(own + other, 1), undone_own=undone_own / max(undone_own + undone_other, 1))
 
 
 @patch
-def answers(self: Adapt, outputs: Float[Tensor, "b 4"]) -> list[float]:
+def measure(self: Adapt, reader: Reader, split: Split, mapper: Mapper) -> dict[str, float]:
+    "The score of a reader on a split, on images that are held back: those that test are for the end of a run."
+    judge = self.validating
+    return judge.score(mapper.map(reader, split, judge.outputs), split)
+
+
+@patch
+def answers(self: Adapt, outputs: Float[Tensor, "b 8"]) -> list[float]:
     "The accuracy of every edited classifier."
     return [round(right, 4) for right in outputs[:, 1].tolist()]
 

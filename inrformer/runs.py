@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -326,6 +327,8 @@ def _check_classes(cfg: RunConfig, images: tuple[Images, Images] | None) -> None
     classes = images[0].classes if images else read_card(cfg.inputs.data)["classes"]
     if cfg.objective == "classify" and len(classes) < 2:
         raise ValueError(f"all images of {source_name(cfg.inputs.dataset) if images else cfg.inputs.data} are of one class, {classes[0]!r}: they can be fitted, and none told from another; classes are folders, as in my/cat/1.png, or labels of a table")
+    if cfg.objective in ("classify", "contrast") and all(re.fullmatch(r"\d+/\d+", name) for name in classes):
+        raise ValueError(f"{cfg.inputs.data} is a zoo, whose labels are accuracies and no classes to be told apart: choose objective=regress, which tells them, or objective=adapt")
 
 
 def _check_images(this: Run, images: tuple[Images, Images] | None) -> None:

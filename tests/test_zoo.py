@@ -269,6 +269,13 @@ def test_the_difference_to_the_linear_map_has_a_standard_error(zoo):
     assert score["undone_error"] == pytest.approx(np.std([a - b for a, b in outputs[:, [1, 3]].tolist()]) / len(split) ** 0.5, rel=1e-4)
 
 
+@pytest.mark.parametrize("objective", ["classify", "contrast"])
+def test_accuracies_are_no_classes(zoo, objective, tmp_path):
+    with pytest.raises(ValueError, match="is a zoo, whose labels are accuracies and no classes to be told apart: choose objective=regress"):
+        run(dict(data=str(zoo.folder), objective=objective, reader="mlp"), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_adapted_is_refused(zoo):
     with pytest.raises(ValueError, match=r"deepsets gives no INR for an INR; \['dws', .* do"):
         config_from(dict(data=str(zoo.folder), objective="adapt", reader="deepsets"))

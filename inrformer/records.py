@@ -57,7 +57,9 @@ def _whole(name: str, values: str | list) -> list[Any]:
         return values
     if name != "ids":
         return [int(digit) for digit in values]
-    ends = [map(int, part.split("..")) for part in values.split(" ")]
+    ends = [(int(first), int(last)) for first, last in (part.split("..") for part in values.split(" "))]
+    if any(first > last for first, last in ends):
+        raise ValueError(f"ids {values} do not rise")
     return [i for first, last in ends for i in range(first, last + 1)]
 
 

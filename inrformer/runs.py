@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLACE', 'LEARNED', 'project_root', 'environment', 'kind_of', 'source_digest', 'closure', 'Run', 'images_for',
            'dataset_for', 'parts_of', 'objective_for', 'reader_for', 'start_as', 'run', 'images_digest', 'Busy',
-           'Trunk', 'final_measures', 'disguise', 'summarize', 'last_run', 'open_run', 'find_run']
+           'Trunk', 'check_compiler', 'final_measures', 'disguise', 'summarize', 'last_run', 'open_run', 'find_run']
 
 # %% ../nbs/14_runs.ipynb #3a8b183f
 import ast
@@ -300,9 +300,11 @@ def run(
     """Fit, train, measure and write one run; resume it where it stopped, and skip it when it is done.
 
     Raises ValueError for a config that cannot run, before anything is written, FileNotFoundError when the run that it starts from is not there, Busy when another
-    process is at it, and MemoryError when the device's memory does not suffice.
+    process is at it, MemoryError when the device's memory does not suffice, and RuntimeError when a step is to be compiled and nothing is there that compiles it.
     """
     cfg = config_from(cfg) if isinstance(cfg, dict) else cfg
+    if compiled:
+        check_compiler()
     images = None if cfg.fit is None else images_for(cfg)
     _check_classes(cfg, images)
     this = Run(Path(out or project_root() / "runs").expanduser() / (experiment or cfg.protocol) / run_id(cfg), cfg)
@@ -325,10 +327,11 @@ def run(
 def _check_classes(cfg: RunConfig, images: tuple[Images, Images] | None) -> None:
     "Raise ValueError for images among which there is nothing to tell apart."
     classes = images[0].classes if images else read_card(cfg.inputs.data)["classes"]
+    place = source_name(cfg.inputs.dataset) if images else cfg.inputs.data
     if cfg.objective == "classify" and len(classes) < 2:
-        raise ValueError(f"all images of {source_name(cfg.inputs.dataset) if images else cfg.inputs.data} are of one class, {classes[0]!r}: they can be fitted, and none told from another; classes are folders, as in my/cat/1.png, or labels of a table")
-    if cfg.objective in ("classify", "contrast") and all(re.fullmatch(r"\d+/\d+", name) for name in classes):
-        raise ValueError(f"{cfg.inputs.data} is a zoo, whose labels are accuracies and no classes to be told apart: choose objective=regress, which tells them, or objective=adapt")
+        raise ValueError(f"all images of {place} are of one class, {''.join(classes)!r}: they can be fitted, and none told from another; classes are folders, as in my/cat/1.png, or labels of a table")
+    if cfg.objective in ("classify", "contrast") and classes and all(re.fullmatch(r"\d+/\d+", name) for name in classes):
+        raise ValueError(f"{place} is a zoo, whose labels are accuracies and no classes to be told apart: choose objective=regress, which tells them, or objective=adapt")
 
 
 def _check_images(this: Run, images: tuple[Images, Images] | None) -> None:
@@ -462,7 +465,7 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
         about |= dict(trunk=dict(id=trunk.folder.name, epoch=trunk.epoch))
     if is_main():
         this.folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("config", identity(cfg)), ("env", environment(workers) | (dict(compiled=True) if compiled else {})), ("about", about)):
+        for name, value in (("config", identity(cfg)), ("env", environment(workers) | _compiled(this, compiled)), ("about", about)):
             write_json(this.folder / f"{name}.json", value)
     if trunk:
         _first_on_main(lambda: trunk.enter(this, known))
@@ -482,10 +485,26 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
 
 
 # %% ../nbs/14_runs.ipynb #c0de0002
+def check_compiler() -> None:
+    "Raise RuntimeError where no C++ compiler is found, which `torch.compile` needs on a CPU."
+    from torch._inductor.cpp_builder import get_cpp_compiler  # here, for it takes a second to import
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        raise RuntimeError("to compile a step (compiled=True, --compile) needs a C++ compiler such as g++: install one, or leave it out") from error
+
+
 def _compile(objective: Objective) -> None:
     "Have the losses of a step computed by compiled code."
     warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
     objective.loss = torch.compile(objective.loss, dynamic=False)
+
+
+def _compiled(this: Run, now: bool) -> dict[str, bool]:
+    "What the environment of a run says of its steps: that some were compiled, now or before it was resumed."
+    before = (path := this.folder / "env.json").is_file() and read_json(path).get("compiled", False)
+    return dict(compiled=True) if now or before else {}
 
 # %% ../nbs/14_runs.ipynb #dd065a17
 def final_measures(reader: Reader, objective: Objective, dataset: INRDataset, validation: Split | None, workers: Workers) -> tuple[dict[str, Any], dict[str, Any]]:

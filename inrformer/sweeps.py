@@ -32,7 +32,7 @@ from .config import PROTOCOLS, RunConfig, config_from, identity, run_id
 from .files import json_text
 from .objectives.adapt import DOMAINS
 from .records import Record, check_images, find_records, record_of, records, records_folder, stale, write_record
-from .runs import Busy, images_digest, kind_of, run, source_digest
+from .runs import Busy, check_compiler, images_digest, kind_of, run, source_digest
 from .training import agreed, is_main, is_shared
 
 # %% ../nbs/16_sweeps.ipynb #120edeca
@@ -193,12 +193,14 @@ def sweep(
     """Run every row that has no record yet, there or among the committed ones, and return the records of all that have one, failures (with `error`) among them.
 
     Raises ValueError for fewer than one job and for several under torchrun, where the processes already share every run, and RuntimeError when one of
-    several jobs is killed.
+    several jobs is killed, and when steps are to be compiled and there is no compiler.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {jobs}")
     if jobs > 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(f"jobs={jobs} under torchrun: its processes share every run; use one or the other")
+    if compiled:
+        check_compiler()
     configs = [config_from(row) for row in rows]
     limit, there = float("inf") if budget is None else time.monotonic() + 60 * budget, known(folder)
     best = find_records(configs, there)

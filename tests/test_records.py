@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from inrformer.config import config_from, flat, from_json, identity, run_id
 from inrformer.files import json_text, write_json, write_lines
+from inrformer.objectives.regress import concordance
 from inrformer.records import (
     Paired, counted, effects, find_record, holm, is_stale, judged, measure, p_value, paired, record_of, records, residuals, results, right, row_name, runs_of, stale, table, unseen, write_record,
 )
@@ -186,7 +187,7 @@ def test_answers_are_short_in_a_file_and_lists_when_they_are_read(given, line, t
 
 def test_answers_that_are_no_list_are_refused(tmp_path):
     path = write_record(record(ROWS[0], 0.5) | dict(answers=dict(test=answers(0.5, n=200))), "example", tmp_path)
-    for text in ("0.199", "0..x", "0..1..2", ""):
+    for text in ("0.199", "0..x", "0..1..2", "199..0", ""):
         path.write_text(path.read_text().replace('"0..199"', f'"{text}"'))
         with pytest.raises(ValueError, match="example.jsonl holds a line that is no record"):
             dict(records("example", tmp_path)[0])
@@ -344,4 +345,6 @@ def test_committed_records_keep_their_schema():
         if measure(r):
             assert right(r).mean() == pytest.approx(r["summary"][f"test_{known}"], abs=1e-9 if known == "accuracy" and r["config"]["objective"] != "adapt" else 1e-4)
         assert bool(measure(r)) == (r["config"]["objective"] != "regress")
+        if not measure(r):
+            assert concordance(*(np.array(r["answers"]["test"][name], float) for name in ("answers", "labels"))).mean() == pytest.approx(r["summary"]["test_tau"], abs=1e-3)
         assert "/" not in r["config"]["task"].get("domain_images", ""), f"{name} names a path"

@@ -25,11 +25,12 @@ from inrformer.__main__ import main
 from inrformer.config import config_from, run_id
 from inrformer.data import INRDataset
 from inrformer.demo import load_demo
-from inrformer.files import lock
+from inrformer.files import lock, write_json
 from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS, load_reader
 from inrformer.records import is_stale, record_of, records
 from inrformer.runs import LEARNED, Run, closure, last_run, open_run, parts_of, run, source_digest
+from inrformer.sweeps import sweep
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers, batches
 
@@ -113,12 +114,32 @@ def test_two_processes_share_the_work_of_one(cache):
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_step_finds_the_same_up_to_rounding(cache):
     config = BASE | dict(reader="mlp", epochs=2)
-    code = f"from inrformer.runs import run\nrun({config!r}, out={str(cache / 'compiled')!r}, compiled=True)"  # alone: the checks of signatures cannot be compiled
+    code = f"""if True:
+        import torch
+        from inrformer.runs import run
+        real, calls = torch.compile, []
+        torch.compile = lambda *args, **kwargs: calls.append(args) or real(*args, **kwargs)
+        run({config!r}, out={str(cache / 'compiled')!r}, compiled=True)
+        assert len(calls) == 1"""  # alone: the checks of signatures cannot be compiled
     subprocess.run([sys.executable, "-c", code], cwd=cache, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"), stdin=subprocess.DEVNULL, check=True, timeout=400)
     plain, compiled = (run(config, out=cache / name) for name in ("plain", "compiled"))
     one, two = (this.record_parts for this in (plain, compiled))
     assert one["env"].get("compiled") is None and two["env"]["compiled"] and two["source"] == one["source"] and compiled.folder.name == plain.folder.name
-    assert 0 < max((a - b).abs().max() for a, b in zip(weights(plain), weights(compiled), strict=True)) < 1e-4
+    assert max((a - b).abs().max() for a, b in zip(weights(plain), weights(compiled), strict=True)) < 1e-4
+
+
+def test_a_run_that_was_compiled_in_part_says_so(cache):
+    this = run(SMALL | dict(epochs=3), out=cache, stop=lambda: True)
+    write_json(this.folder / "env.json", json.loads((this.folder / "env.json").read_text()) | dict(compiled=True))
+    assert run(SMALL | dict(epochs=3), out=cache).record_parts["env"]["compiled"]
+
+
+def test_without_a_compiler_nothing_is_begun(cache, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    for call in (lambda: run(SMALL, out=cache / "runs", compiled=True), lambda: sweep([SMALL], "example", out=cache / "runs", folder=cache / "records", compiled=True)):
+        with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler such as g\+\+: install one, or leave it out"):
+            call()
+    assert not (cache / "runs").exists() and not (cache / "records").exists()
 
 
 @each_task

@@ -170,7 +170,7 @@ def undone(self: Adapt, inr: INR) -> INR:
 # %% ../../nbs/objectives/adapt.ipynb #6ca75880
 @patch
 def sides(self: Adapt, inr: INR, edited: INR) -> Float[Tensor, "b 2"]:
-    "Of the images to which a classifier and the next one gave two answers, when nothing had happened to them: to how many the edited classifier gives that of its own, and to how many the other's."
+    "Of the images to which a classifier and the one before it, of those that are edited together, gave two answers when nothing had happened to them: to how many the edited classifier gives that of its own, and to how many the other's."
     before, after = (network(points_of(images).to(inr.tensors[0])).argmax(dim=2) for network, images in ((inr, _plain(self.config, self.judges)), (edited, self.images(self.judges))))
     other = before.roll(1, dims=0)
     return torch.stack([((before != other) & (after == one)).sum(dim=1) for one in (before, other)], dim=1).float()
@@ -188,7 +188,7 @@ def outputs(self: Adapt, reader: Reader, split: Split) -> Float[Tensor, "b 8"]:
 @patch
 def score(self: Adapt, outputs: Float[Tensor, "b 8"], split: Split) -> dict[str, float]:
     """Means over classifiers: `cross_entropy` and `accuracy` of the edited ones, `unadapted_accuracy` of them as they were, `undone_accuracy` of them behind the linear map, and
-    `undone_error`, the standard error of the difference to it; `own`, how often an edited classifier sides with its own former self rather than with another's, and `undone_own`."""
+    `undone_error`, the standard error of the difference to it; `own`, how often an edited classifier sides with its own former self rather than with another's (near 0.5 where it does not matter which classifier was edited), and `undone_own`. The error is that of these images: other images would differ by more."""
     means, differences, (own, other, undone_own, undone_other) = outputs.double().mean(dim=0), (outputs[:, 1] - outputs[:, 3]).double(), outputs[:, 4:].double().sum(dim=0).tolist()
     return dict(zip(("cross_entropy", "accuracy", "unadapted_accuracy", "undone_accuracy"), means.tolist())) | dict(
         undone_error=differences.std(correction=0).item() / len(outputs) ** 0.5, own=own / max(own + other, 1), undone_own=undone_own / max(undone_own + undone_other, 1))

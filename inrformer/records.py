@@ -6,7 +6,7 @@
 __all__ = ['Record', 'RIVALS', 'WORDS', 'NUMBERS', 'DRAWS', 'LEVEL', 'records_folder', 'record_of', 'write_record', 'records',
            'is_stale', 'find_record', 'find_records', 'stale', 'check_images', 'thread_seconds', 'rivals', 'table',
            'row_name', 'runs_of', 'plain_name', 'counted', 'results', 'Paired', 'right', 'measure', 'paired', 'unseen',
-           'residuals', 'image_draws', 'seed_draws', 'p_value', 'holm', 'judged', 'effects']
+           'residuals', 'image_draws', 'seed_draws', 'p_value', 'holm', 'judged', 'verdict', 'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
 import json
@@ -510,16 +510,21 @@ def holm(p: Iterable[float]) -> np.ndarray:
     return corrected
 
 # %% ../nbs/15_records.ipynb #dd0f2acb
-def judged(pairs: list[Paired]) -> pd.DataFrame:
+def judged(
+    pairs: list[Paired],
+    alike: Iterable[Any] | None = None,  # for each pair, what it shares with those in which seeds vary as much; all do unless given
+) -> pd.DataFrame:
     """One line for every row of a table: its `effect` in points, the mean over `seeds`, with a 95 % interval from `low` to `high`, `p`, `p (Holm)`, the `verdict`, and what was `left out`.
 
-    Test images and seeds are drawn together, and what seeds vary is pooled over the rows: three seeds of one row say little of it. A row of one seed gets no verdict.
+    Test images and seeds are drawn together, and what seeds vary is pooled over rows that are alike: three seeds of one row say little of it. A row of one seed gets no verdict.
     """
-    pool = np.concatenate([residuals(pair.differences) for pair in pairs] or [np.empty(0)])
-    lines = [_judged(pair, pool) for pair in pairs]
+    groups, pools = [None] * len(pairs) if alike is None else list(alike), {}
+    for group, pair in zip(groups, pairs, strict=True):
+        pools.setdefault(group, []).append(residuals(pair.differences))
+    lines = [_judged(pair, np.concatenate(pools[group])) for group, pair in zip(groups, pairs)]
     found = pd.DataFrame(lines, columns=["row", "seeds", "effect", "low", "high", "p", "left out"])
     found.insert(6, "p (Holm)", holm(found["p"]))
-    found.insert(7, "verdict", [_verdict(*line) for line in zip(found["seeds"], found["effect"], found["p (Holm)"])])
+    found.insert(7, "verdict", [verdict(*line) for line in zip(found["seeds"], found["effect"], found["p (Holm)"])])
     return found
 
 
@@ -534,7 +539,8 @@ def _judged(pair: Paired, pool: np.ndarray) -> dict[str, Any]:
     return said | dict(effect=100 * effect, low=100 * low, high=100 * high, p=p_value(draws) if seeds > 1 else np.nan)
 
 
-def _verdict(seeds: int, effect: float, p: float) -> str:
+def verdict(seeds: int, effect: float, p: float) -> str:
+    "What an effect over so many seeds is, by its corrected p-value."
     if seeds < 2:
         return "one seed: no verdict" if seeds else ""
     return "not told apart" if p >= LEVEL else "better" if effect > 0 else "worse"

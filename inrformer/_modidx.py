@@ -1488,6 +1488,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'inrformer.runs._tell_crop': ('runs.html#_tell_crop', 'inrformer/runs.py'),
                                 'inrformer.runs._tell_source': ('runs.html#_tell_source', 'inrformer/runs.py'),
                                 'inrformer.runs._trained_on': ('runs.html#_trained_on', 'inrformer/runs.py'),
+                                'inrformer.runs._without_blocks': ('runs.html#_without_blocks', 'inrformer/runs.py'),
                                 'inrformer.runs._work': ('runs.html#_work', 'inrformer/runs.py'),
                                 'inrformer.runs._worker': ('runs.html#_worker', 'inrformer/runs.py'),
                                 'inrformer.runs.check_compiler': ('runs.html#check_compiler', 'inrformer/runs.py'),

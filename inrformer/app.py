@@ -26,7 +26,7 @@ LESSONS = {
     "INR": "An image stored as the weights of a small network. Its pixels, what the network gives back at any resolution, and the network: orange weights are positive, blue ones negative.",
     "permute": "Each step lets two neurons of a hidden layer change places, with all their weights. Press ▶ to watch.",
     "equivariance": "Let P be the permutation and θ the weights. A stage f of the model is <i>equivariant</i> if f(Pθ) = P f(θ); features and logits must not change at all. Then spoil the model and see which stage goes first.",
-    "readers": "A logistic regression that reads the weights as one long list knows each number by its place. Before anything moves it is as good as INRFormer; after a few transpositions it reads noise.",
+    "readers": "A logistic regression that reads the weights as one long list knows each number by its place. On digits of one start it does nearly as well as INRFormer before anything moves; after a few transpositions it reads noise.",
     "attention": "Whom a neuron hears. Click one, or choose it from the list; the permutation moves it, and its attention goes along.",
     "crop": "While it learns, INRFormer is told the coordinates of a crop, the <i>hint</i>, and must also give an INR that shows just that crop.",
     "own image": "An image of your own, fitted before your eyes as the model's own data were, and read while it is.",

@@ -47,7 +47,7 @@ PROTOCOLS: dict[str, Protocol] = {
         readers=dict(inrformer=dict(fold="mean", features=64, query=16, max_frequency=3.0), deepsets=dict(optimizer="muon")),
     ),
     "mnist-small": Protocol(
-        images="mnist", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, fit_seed=0), inits=("shared", "independent"), psnr=20.0,
+        images="mnist", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, fit_seed=0), inits=("independent", "shared"), psnr=20.0,
         chosen=dict(hidden="16-16", omega=8.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, epochs=48, lr=2e-3, augment="shift", weight_noise=0.12, canonical=True),
         readers=dict(inrformer=_ON_MNIST, deepsets=dict(optimizer="muon")),
     ),
@@ -57,8 +57,8 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "cifar10-small": Protocol(
         images="cifar10", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, hidden="32-32", inits=10, fit_seed=0), inits=("pool",), psnr=25.0,
-        chosen=dict(omega=10.0, bias_init="zero", fit_steps=70, fit_lr=5e-3, epochs=20, lr=2e-3, augment="mirror", weight_noise=0.1, canonical=True),
-        readers=dict(inrformer=dict(hint=256, fold="mean", features=64, outputs=4, query=16, max_frequency=2.0), deepsets=dict(optimizer="muon")),
+        chosen=dict(omega=10.0, bias_init="zero", fit_steps=70, fit_lr=5e-3, copies=4, epochs=5, lr=2e-3, augment="mirror", weight_noise=0.1, canonical=True),
+        readers=dict(inrformer=dict(hint=256, fold="mean", features=64, outputs=4, query=16, max_frequency=2.0, optimizer="muon"), deepsets=dict(optimizer="muon")),
     ),
     "mnist-pairs": Protocol(
         images="mnist", fixed=dict(n_train=6000, n_test=1000, val_parts=10, copies=2, fit_seed=0), inits=("independent",), psnr=20.0,

@@ -178,11 +178,11 @@ def check_images(record: Record, digest: str) -> None:
         raise ValueError(f"the record of run {record['run_id']} is of other images named {name!r} (digest {known}, not {digest}): rename your files")
 
 # %% ../nbs/15_records.ipynb #6d1b2ca7
-RIVALS = ["row", "reads", "val_accuracy", "test_accuracy", "parameters", "thread_seconds"]
+RIVALS = ["row", "reads", "rendered_input", "rendered_depth0", "val_accuracy", "test_accuracy", "parameters", "thread_seconds"]
 
 
 def thread_seconds(record: Record) -> float:
-    "What training cost: the CPU seconds of all threads and processes, whoever else was at the machine; on a GPU, and in old records, seconds times threads."
+    "What training cost: the CPU seconds of all threads and processes, which others at the machine lengthen less than the time on the wall; on a GPU, and in old records, seconds times threads."
     summary, env = record["summary"], record["env"]
     return env["processes"] * (summary.get("cpu_seconds") or summary["train_seconds"] * env["threads"])
 
@@ -191,11 +191,11 @@ def rivals(
     record: Record,  # of a finished run
     found: Iterable[Record],  # where to look
 ) -> pd.DataFrame:
-    "A line for the run and for each of its rivals on record, the most accurate first: what reads, what it reads, accuracies, parameters, and seconds of training times threads."
+    "A line for the run and for each of its rivals on record, the most accurate first: what reads, what it reads, how much of that was rendered, accuracies, parameters, and seconds of training times threads."
     same = [record, *(r for r in found if r["run_id"] != record["run_id"] and r["summary"] and _alike(record, r))]
     best = {_rival(record, r): r for r in sorted(same, key=lambda r: r is not record and is_stale(r), reverse=True)}
     lines = [dict(row=name, reads=r["reads"], thread_seconds=thread_seconds(r))
-             | {name: r["summary"].get(name) for name in ("val_accuracy", "test_accuracy", "parameters")} for name, r in best.items()]
+             | {name: r["summary"].get(name) for name in set(RIVALS) - {"row", "reads", "thread_seconds"}} for name, r in best.items()]
     return pd.DataFrame(lines, columns=RIVALS).sort_values("test_accuracy", ascending=False, ignore_index=True)
 
 # %% ../nbs/15_records.ipynb #b6877b2f
@@ -340,8 +340,8 @@ WORDS = {  # what a row changes, for people
     "reader deepsets": "DeepSets over pairs of neurons", "reader probe": "input INR at learned points", "reader pixels": "logistic regression on the picture", "reader pixels, mlp 256": "MLP on the picture", "reader flat": "logistic regression on flat weights",
     "reader dws": "DWSNets", "reader nfn_np": "NFN (NP)", "reader nfn_hnp": "NFN (HNP)", "reader nft": "NFT", "reader ng_gnn": "NG-GNN", "reader ng_transformer": "NG-T", "reader scalegmn": "ScaleGMN", "reader mlp": "MLP",
     "blocks elementwise": "blocks that see no neighbour", "attention uniform": "even attention", "attention none": "no attention", "attention own": "attention within a layer", "attention all": "attention to all layers", "edge_step False": "no edge step", "carry False": "nothing carried along weights",
-    "aux False": "no crop while training", "layer_embedding False": "no layer embedding", "weight_embedding chebyshev": "Chebyshev embedding of weights", "other inits": "starts never seen",
-    "fold max": "largest instead of mean", "edge_identity False": "no identity in edges", "shared_fold True": "one map for all layers", "edit_from_input False": "target not begun at the input", "raw_scalar False": "no raw weight beside its embedding", "canonical True": "canonical form of the INRs",
+    "aux False": "no crop while training", "aux False, hint 16": "no crop while training, 16 hint points", "layer_embedding False": "no layer embedding", "weight_embedding chebyshev": "Chebyshev embedding of weights", "other inits": "starts never seen",
+    "fold max": "largest instead of mean", "edge_identity False": "no identity in edges", "shared_fold True": "one map for all layers", "edit_from_input False": "crop shown by an INR that does not begin at the input", "raw_scalar False": "no raw weight beside its embedding", "canonical True": "canonical form of the INRs",
     "augment shift": "shifted images beside each", "init pool": "ten starts", "init independent": "starts of their own", "weight_noise 0.0": "no noise on weights",
 }
 NUMBERS = {"hint": "{} crop points", "query": "{} query points", "features": "{} target functions", "outputs": "{} outputs of a target", "depth": "blocks: {}", "epochs": "{} epochs", "copies": "{} INRs of an image", "fit_steps": "{} steps of a fit", "omega": "ω = {}", "max_frequency": "embedding frequencies to {}", "model": "size {}"}

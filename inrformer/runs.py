@@ -534,7 +534,7 @@ def _finish(this: Run, reader: Reader, dataset: INRDataset, state: dict[str, Any
 
 # %% ../nbs/14_runs.ipynb #3b05918f
 def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]:
-    """How much of the target values of a reader that has them was rendered: `rendered_input`, and where the same run without blocks ended beside this one, of the present source, `rendered_depth0`.
+    """How much of the target values of a reader that has them was rendered: `rendered_input`, and where a run without blocks ended beside this one, `rendered_depth0`.
 
     The linear maps are fitted on 1,000 training INRs at most and scored on as many that validate, or, without these, on other training INRs.
     """
@@ -544,10 +544,19 @@ def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]
     training, validation = parts_of(this.config, dataset)
     n = min(1000, len(training) // 2)
     held = training.inr[n : 2 * n] if validation is None else validation.inr[:n]
-    bare = replace(this.config, architecture=replace(this.config.architecture, depth=0))
-    beside = Run(this.folder.parent / run_id(bare), bare)
-    comparable = beside.summary and beside.record_parts["source"] == source_digest(bare.reader, bare.objective, dataset.spec.kind)
-    return rendered(reader, training.inr[:n], held, beside.model if comparable else None)
+    return rendered(reader, training.inr[:n], held, _without_blocks(this, dataset.spec.kind))
+
+
+def _without_blocks(this: Run, kind: str) -> Reader | None:
+    "The reader of a finished run, in any experiment and of the present source, that is this one with no block, or with the protocol's usual choices and no block."
+    cfg = this.config
+    usual = config_from(dict(protocol=cfg.protocol, reader=cfg.reader, depth=0)).architecture
+    for bare in (replace(cfg, architecture=architecture) for architecture in (replace(cfg.architecture, depth=0), usual)):
+        there = [Run(folder, bare) for folder in sorted(this.folder.parents[1].glob(f"*/{run_id(bare)}"))]
+        source = source_digest(bare.reader, bare.objective, kind)
+        for other in (run for run in there if run.summary and run.record_parts["source"] == source):
+            return other.model
+    return None
 
 
 def _tell_crop(numbers: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from .config import PROTOCOLS, RunConfig, config_from, identity, run_id
+from .config import PROTOCOLS, RunConfig, config_from, flat, identity, run_id
 from .files import json_text
 from .objectives.adapt import DOMAINS
 from .records import Record, check_images, find_records, record_of, records, records_folder, stale, write_record
@@ -64,7 +64,7 @@ CHOICES: list[Row] = [
     dict(), dict(fold="max"), dict(edge_identity=False), dict(shared_fold=True), dict(carry=False), dict(edit_from_input=False), dict(head="start"), dict(head="pool"), dict(head="both"), dict(raw_scalar=False), dict(max_frequency=10.0),
     *(dict(features=k) for k in (4, 16, 256)), *(dict(outputs=c) for c in (4, 64)), dict(weight_noise=0.0), dict(augment="shift"), dict(canonical=True),
     dict(init="pool"), dict(init="independent"), dict(init="independent", copies=3, epochs=DIGITS["epochs"] // 3),
-    dict(omega=4.0), dict(omega=16.0), dict(fit_steps=DIGITS["fit_steps"] // 2), dict(fit_steps=DIGITS["fit_steps"] * 2),
+    dict(aux=False), dict(aux=False, hint=16), *(dict(omega=omega) for omega in (4.0, 16.0, 30.0)), *(dict(fit_steps=int(DIGITS["fit_steps"] * times)) for times in (0.5, 2, 4)),
 ]
 
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
@@ -118,17 +118,17 @@ def for_a_quarter(rows: Iterable[Row]) -> list[Row]:
 EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=64)], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
-    "mnist-shared": with_seeds([dict(), dict(depth=0), *CONTROLS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
-    "mnist-field": with_seeds([dict(), *HEADS, *CONTROLS], 3, protocol="mnist-field", dataset="mnist"),
+    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, dict(edit_from_input=False)], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
+    "mnist-shared": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
+    "mnist-field": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="mnist-field", dataset="mnist"),
     "cifar10-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="cifar10-small", dataset="cifar10"),
     "depth": [
         *with_seeds(depths(COSTS["mnist-small"], 8), 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
-        *with_seeds(depths(COSTS["cifar10-small"], 20), 3, protocol="cifar10-small", dataset="cifar10"),
+        *with_seeds(depths(COSTS["cifar10-small"], 5), 3, protocol="cifar10-small", dataset="cifar10"),
     ],
     "table3": [
         *with_seeds(TABLE3, 5, protocol="digits", hint=256, query=64, features=32),
-        *with_seeds(TABLE3, 3, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32, epochs=12),
+        *with_seeds(TABLE3, 3, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32, epochs=3),
         *with_seeds(TABLE3, 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
     ],
     "table2": with_seeds([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-full", dataset="cifar10", hint=256, query=64),
@@ -207,6 +207,7 @@ def sweep(
     _check_known(configs, best)
     old = {run_id(cfg): (cfg, True) for cfg in map(config_from, stale(rows, there))}
     todo = {run_id(cfg): (cfg, False) for cfg, r in zip(configs, best) if not (r and r["summary"])} | (old if again else {})
+    todo = dict(sorted(todo.items(), key=lambda entry: flat(entry[1][0]).get("depth") != 0))  # first of all those without blocks, whose target values others are compared with
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
     how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)

@@ -953,8 +953,8 @@ def _on_record(rivals: Sequence[dict[str, Any]]) -> str:
     "What others reach on the same INRs, in a sentence."
     if len(rivals) < 2:
         return ""
-    said = "; ".join(f"{plain_name(line['row'])} {line['test_accuracy']:.3f} ({line['reads']})" for line in rivals)
-    return f"<br>Test accuracies on record for the same INRs, and what each answer is read from: {said}."
+    said = "; ".join(f"{plain_name(line['row'])} {line['test_accuracy']:.3f} ({line['reads']}, {line['parameters']:,} parameters, {line['thread_seconds']:.0f} s)" for line in rivals)
+    return f"<br>Test accuracies on record for the same INRs, with what each answer is read from, and thread-seconds of training: {said}."
 
 # %% ../nbs/20_widgets.ipynb #aa83c046
 class AttentionBench(Panel):

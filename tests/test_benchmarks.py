@@ -31,7 +31,7 @@ def pictures(folder: Path) -> int:
 @pytest.mark.parametrize(("page", "name", "value", "message"), [
     ("fitting.ipynb", "repeat", 3, "unexpected keyword argument 'repeat'"), ("fitting.ipynb", "dataclass", 3, "unexpected keyword argument 'dataclass'"),
     ("fitting.ipynb", "record", "yes", "record must be of type bool, not 'yes'"),
-    ("training.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("readers.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("training.ipynb", "batch", "many", "of another type than their defaults"),
+    ("training.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("readers.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("seeds.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("training.ipynb", "batch", "many", "of another type than their defaults"),
 ])
 def test_a_benchmark_refuses_what_it_does_not_know(page, name, value, message):
     top = takewhile(lambda cell: "matplotlib" not in cell, parameterized(ROOT / "nbs" / "benchmarks" / page, **{name: value}))
@@ -63,6 +63,13 @@ def test_the_benchmark_of_training_runs_and_keeps_its_record(tmp_path):
     (record,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "training.jsonl").read_text().splitlines())
     assert {row["index"] for row in record["splits"]} == {"demo", "tiny", "even", "base"}
     assert all(row["INRs/s"] > 0 and row["GFLOP per INR"] > 0 for row in record["splits"])
+
+
+def test_the_benchmark_of_seeds_runs_and_keeps_its_record(tmp_path):
+    done = benchmark("seeds.ipynb", tmp_path, *words(dict(images=3, seeds=2)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    (kept,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "seeds.jsonl").read_text().splitlines())
+    assert [(line["INRs"], line["seed"]) for line in kept["summary"]["lines"]] == [("digits", 0), ("digits", 1)] and pictures(tmp_path) == 1
 
 
 @pytest.mark.slow

@@ -40,6 +40,9 @@ class Protocol:
 
 # %% ../nbs/13_config.ipynb #3eca5734
 _ON_MNIST = dict(hint=64, fold="mean", features=128, outputs=4, query=16, max_frequency=2.0, optimizer="muon")
+_OF_CIFAR10 = dict(kind="siren", n_train=50000, n_test=10000, val_parts=10, hidden="24-24", omega=10.0, bias_init="zero", fit_steps=100, fit_lr=5e-3, fit_seed=0)
+_LONG = dict(lr=2e-3, augment="mirror", weight_noise=0.1, canonical=True, schedule="wsd", precision="bf16")
+_TINY = dict(model="tiny", hint=256, fold="mean", features=64, outputs=4, query=64, max_frequency=2.0, optimizer="muon")
 PROTOCOLS: dict[str, Protocol] = {
     "digits": Protocol(
         images="digits", fixed=dict(kind="siren", n_train=1437, n_test=360, val_parts=5, hidden="12-12", omega=8.0, fit_seed=0), inits=("shared",), psnr=28.0,
@@ -71,14 +74,13 @@ PROTOCOLS: dict[str, Protocol] = {
         readers=dict(deepsets=dict(pair_dim=64, optimizer="muon"), mlp=dict(optimizer="muon")),
     ),
     "cifar10-full": Protocol(
-        images="cifar10", fixed=dict(kind="siren", n_train=50000, n_test=10000, val_parts=10, hidden="32-32", omega=30.0, inits=10, copies=1, fit_seed=0), inits=("pool",), psnr=25.0,
-        chosen=dict(fit_steps=1000, fit_lr=1e-3, epochs=40, batch_size=256), readers=dict(inrformer=dict(model="tiny", hint=256)),
+        images="cifar10", fixed=_OF_CIFAR10 | dict(inits=10, copies=1), inits=("pool",), psnr=25.0, chosen=_LONG | dict(epochs=32), readers=dict(inrformer=_TINY, deepsets=dict(optimizer="muon")),
     ),
     "cifar10-copies": Protocol(
-        images="cifar10", fixed=dict(kind="siren", n_train=50000, n_test=10000, val_parts=10, hidden="32-32", omega=30.0, copies=5, fit_seed=0), inits=("independent",), psnr=25.0,
-        chosen=dict(fit_steps=1000, fit_lr=1e-3, epochs=8, batch_size=256), readers=dict(inrformer=dict(model="tiny", hint=256)),
+        images="cifar10", fixed=_OF_CIFAR10 | dict(copies=5), inits=("independent",), psnr=25.0, chosen=_LONG | dict(epochs=6), readers=dict(inrformer=_TINY, deepsets=dict(optimizer="muon")),
     ),
 }
+
 
 # %% ../nbs/13_config.ipynb #8e5f19e9
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from .objective import OBJECTIVES, Objective
 from .reader import READERS, Reader, load_reader, save_reader, seed_parameters
 from .rendered import rendered
 from .splits import Split
-from .symmetry import invariance_error
+from .symmetry import invariance_error, permute, random_permutation
 from .training import Workers, agreed, branch_epoch, copy_checkpoint, is_main, train
 
 # %% ../nbs/14_runs.ipynb #baefb18f
@@ -517,7 +517,17 @@ def final_measures(reader: Reader, objective: Objective, dataset: INRDataset, va
         outputs = workers.map(reader, split.to(workers.device), judge.outputs).cpu()
         scores |= {f"{name.replace('-', '_')}_{measure}": value for measure, value in judge.score(outputs, split).items()}
         answers[name] = dict(answers=judge.answers(outputs), labels=split.labels.tolist(), ids=split.ids.tolist())
-    return scores, answers
+    return scores | _permuted(reader, objective, tested.get("test"), workers), answers
+
+
+def _permuted(reader: Reader, objective: Objective, test: Split | None, workers: Workers) -> dict[str, Any]:
+    "The scores of a reader that answers when the hidden neurons of every test INR are permuted."
+    if test is None or not reader.classes:
+        return {}
+    order = random_permutation(test.inr.spec, len(test), generator=torch.Generator().manual_seed(0))
+    moved = replace(test, inr=permute(test.inr, order))
+    outputs = workers.map(reader, moved.to(workers.device), objective.outputs).cpu()
+    return {f"test_permuted_{measure}": value for measure, value in objective.score(outputs, moved).items()}
 
 
 def _finish(this: Run, reader: Reader, dataset: INRDataset, state: dict[str, Any], measured: tuple[dict, dict], digest: str) -> None:

@@ -325,7 +325,8 @@ def test_the_results_pages_show_whatever_is_on_record(tree):
     mean = sum(0.5 + 0.001 * k for k, row in enumerate(rows) if row.get("aux") is False) / 5
     assert f"{100 * mean:.2f} (" in cells["tbl-table3-digits"] and "+0.10 (" in cells["tbl-table3-digits"]
     assert "25.00" in cells["tbl-table3-full"] and "one seed: no verdict" in cells["tbl-table3-full"], "the last row is the first row's runs on other inits"
-    assert "blocks of INRFormer add **-0.1 points**" in cells["982ad4c6"] and "The best control" in cells["982ad4c6"] and "Not yet run" not in cells["982ad4c6"]
+    assert "blocks of INRFormer add **-0.1 points**" in cells["982ad4c6"] and "The best controls" in cells["982ad4c6"] and "Not yet run" not in cells["f0und002"]
+    assert "In the paper 3.1 points, -0.1 on `digits`" in cells["de69f976"] and "Does it still learn?" in cells["de69f976"]
     assert "better" in "".join(cells.values()) and "<details>" in cells["tbl-ids"] and run_id(config_from(rows[0])) in cells["tbl-ids"]
     assert "not yet run" not in index["tbl-measured"]
     assert "not yet run" not in "".join(text for label, text in readers.items() if label.startswith(("tbl-", "fig-")))
@@ -346,7 +347,7 @@ def test_without_records_everything_is_not_yet_run(tree):
 def test_the_results_open_with_what_was_found():
     "Sentences and one figure come first; rows that nobody has run stand last; no row or column is called as in code."
     said = [(option(c, "label"), "".join(filter(None, text_of(c)))) for c in PAGES["ablations.ipynb"].cells if c.cell_type == "code" and c.outputs]
-    assert re.search("blocks of INRFormer|Nothing has been run", said[0][1]) and said[1][0] == "fig-found" and said[2][0] == "fig-adds"
+    assert re.search("blocks of INRFormer|Nothing has been run", said[0][1]) and said[0][1].count("**") <= 12 and [label for label, _ in said if label][:2] == ["fig-found", "fig-adds"]
     for label, table in said:
         rows = re.findall("<tr.*?</tr>", table, re.S)
         missing = [bool(re.search(">0 of", row)) for row in rows if "<td>" in row]

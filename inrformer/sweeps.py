@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'MATCHED',
-           'AUTHORS', 'EDITORS', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'BOTH', 'REST',
-           'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths',
-           'for_a_quarter', 'as_long_as_others', 'experiment', 'known', 'sweep', 'without_places']
+           'AUTHORS', 'EDITORS', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'DRAWN',
+           'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS',
+           'with_seeds', 'depths', 'for_a_quarter', 'as_long_as_others', 'experiment', 'known', 'sweep',
+           'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -103,6 +104,8 @@ SIREN: Row = dict(canonical=True)
 MFN: Row = SIREN | dict(kind="mfn", hidden="16-16-16", options="input_scale=24.0", fit_lr=1e-2)
 FASTER: Row = MFN | dict(options="input_scale=70.0", fit_lr=0.2)  # waves twice as fast as pixels show, which a penalty slows down
 COLOURED: Row = MFN | dict(options="input_scale=14.0", fit_steps=100)
+DRAWN: Row = INDEPENDENT | dict(reader="inr2array", objective="reconstruct", epochs=9, lr=1e-3, seed=0)  # an encoder that learns to draw
+ON_ARRAYS: Row = INDEPENDENT | dict(reader="inr2array", frozen=True, start_from=run_id(config_from(DRAWN)), epochs=18, lr=1e-3, seed=0)  # and who reads its arrays
 BOTH: list[Row] = [dict(), VIEWS["all"]]  # with labels, and without
 REST: list[Row] = [row for row in CONTROLS if row["reader"] != "deepsets"]  # DeepSets has rows of its own there
 BESIDE: list[Row] = [dict(reader="inrformer"), dict(reader="inrformer", depth=0), *REST]
@@ -144,8 +147,8 @@ EXPERIMENTS: dict[str, list[Row]] = {
     "choices": with_seeds(CHOICES, 3, protocol="digits"),
     "edit": with_seeds([*(row | dict(change="dilate") for row in EDITORS), *(dict(change=name) for name in ("erode", "blur", "contrast", "rotate"))], 3, protocol="digits", objective="edit"),
     "readers": [
-        *with_seeds(for_a_quarter(), 3, **INDEPENDENT),
-        *with_seeds(AUTHORS, 1, **INDEPENDENT),
+        *with_seeds(for_a_quarter(), 3, **INDEPENDENT), DRAWN,
+        *with_seeds(AUTHORS, 1, **INDEPENDENT), ON_ARRAYS,
         *with_seeds([row for images in (500, 1500) for row in for_a_quarter(images)], 1, **INDEPENDENT),
         *with_seeds(as_long_as_others(), 1, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
         *with_seeds(as_long_as_others(), 1, protocol="digits"),

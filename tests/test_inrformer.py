@@ -143,8 +143,8 @@ def test_what_a_translation_evaluates_is_not_the_input(head, depth, seed, monkey
             assert each and not any(torch.allclose(given, part) for part in each)
 
 
-def test_no_reader_evaluates_by_itself():
-    "Sines of INRs belong to kinds; a reader that computed them itself would escape the tests above."
+def test_inrformer_evaluates_nothing_by_itself():
+    "Sines of INRs belong to kinds; a head that computed them itself would escape the tests above."
     source = ast.parse((Path(inrformer.readers.__file__).parent / "inrformer.py").read_text())
     called = {node.attr for node in ast.walk(source) if isinstance(node, ast.Attribute)}
     assert not called & {"cos", "relu", "evaluate"}
@@ -168,7 +168,7 @@ def decades(spec, seed, **choices):
     model = seed_parameters(INRFormer(spec, INRFormerConfig(hint=16, **choices)).classify(CLASSES), seed)
     read = [t.detach().requires_grad_() for t in model.translate(inr, model.graphs(inr)[-1]).tensors]
     seen = model.look(INR(tuple(read), model.translate.spec))
-    assert 0.005 < seen.std() < 10, "values of order one"
+    assert 0.005 < seen.std() < 10, "values that neither vanish nor explode"
     loss = torch.nn.functional.cross_entropy(model.answer(model.norms["target"](seen)), torch.arange(8))
     norms = [(g * unit).norm().item() for g, unit, p in zip(torch.autograd.grad(loss, read), units(spec), spec.layout) if p is not spec.layout[-1]]
     return math.log10(max(norms) / min(norms))

@@ -183,7 +183,7 @@ if hasattr(trained, "crop") and cfg.task.aux and test.inr.spec.coordinates == 2:
 # %% [markdown]
 # ## Permuted neurons
 #
-# Every test INR's hidden neurons are shuffled. A reader that does not see their order keeps its logits, to rounding in float64. Beside it stands logistic regression on the flat weights, of the first 10,000 training INRs.
+# Every test INR's hidden neurons are shuffled. A reader that does not see their order keeps its logits, to rounding in float64. Beside it stands logistic regression on the flat weights, fitted to its optimum by scikit-learn (the one on record above is trained as readers are), of the first 10,000 training INRs.
 
 # %%
 def logits_of(reader, inr):
@@ -197,7 +197,7 @@ permuted = permute(test.inr, random_permutation(test.inr.spec, len(test), genera
 invariance = invariance_error(copy.deepcopy(trained).double(), test.inr[:64], generator=shuffle)
 verdict = "" if invariance < 1e-10 else ", more than rounding: diverged weights and high frequencies amplify it" if trained.invariant else ": it sees the order of neurons"
 several = len(training.labels[:10_000].unique()) > 1  # one class leaves nothing to tell apart
-readers = {cfg.reader: trained} | ({"logistic regression on flat weights": fit_flat(training[:10_000], classes)} if several else {})
+readers = {cfg.reader: trained} | ({"scikit-learn's logistic regression on flat weights": fit_flat(training[:10_000], classes)} if several else {})
 found = {name: {how: accuracy(logits_of(reader, inr), test.labels) for how, inr in (("as fitted", test.inr), ("neurons permuted", permuted))} for name, reader in readers.items()}
 display(f"relative change of the logits under permutation, float64: {invariance:.1e}{verdict}", pd.DataFrame(found).T.round(4))
 

@@ -107,13 +107,15 @@ pd.Series(settings | environment(workers), name="value").to_frame()
 # ## A step and its clock
 
 # %%
-def step_of(model: INRFormer, b: int) -> Callable[[], tuple[Tensor, ...]]:
-    "A step of `model` on b fresh INRs."
+def step_of(model: INRFormer, b: int, translated: bool = False) -> Callable[[], tuple[Tensor, ...]]:
+    "A step of `model` on b fresh INRs; its losses translated into machine code first, as `run(compiled=True)` does."
     model.to(workers.device).train()
     generator = torch.Generator().manual_seed(0)
     inr = init_inr(model.spec, b, generator=generator)
     split = Split(inr, torch.randint(10, (b,), generator=generator), torch.arange(b), torch.zeros(b), torch.arange(b)).to(workers.device)
     objective = Classify(classes=model.classes)
+    if translated:
+        objective.loss = torch.compile(objective.loss, dynamic=False)
     crops = objective.draw(model, split, generator).to(workers.device)
     parameters = list(model.parameters())
 
@@ -305,7 +307,7 @@ fig.tight_layout()
 # %% [markdown]
 # ## Beside the first version
 #
-# The library's first version, from the history of this repository, does the same step in turn with the present one: `tiny`, the head that changes the input INR (the only one that it shipped with), and the present heads. Where the history is not at hand (a downloaded archive has none) this is left out.
+# The library's first version, from the history of this repository, does the same step in turn with the present one: `tiny`, the head that changes the input INR (the only one that it shipped with), and the present heads, without blocks, without what is carried along weights, which the first version had not, and compiled. Where the history is not at hand (a downloaded archive has none) this is left out.
 
 # %%
 FIRST = "6b0e484"  # the last commit of the first version
@@ -345,7 +347,9 @@ def first_step(b: int) -> Callable[[], tuple[Tensor, ...]]:
 # %%
 with tempfile.TemporaryDirectory() as folder:
     rivals = {"first version": first_step(batch)} if first_version(Path(folder)) else {}
-rivals |= {f"head {head}": step_of(model_of(head=head), batch) for head in ("start", "translate", "pool", "both")} | {"depth 0": step_of(model_of(depth=0), batch)}
+rivals |= {f"head {head}": step_of(model_of(head=head), batch) for head in ("start", "translate", "pool", "both")} | {"depth 0": step_of(model_of(depth=0), batch), "nothing carried": step_of(model_of(carry=False), batch)}
+if compiled:
+    rivals["compiled"] = step_of(model_of(), batch, translated=True)
 beside = ratios(compare(rivals), next(iter(rivals)))
 beside.round(2)
 
@@ -537,15 +541,13 @@ fig.tight_layout()
 # %% [markdown]
 # ## Compiled
 #
-# `torch.compile` with `fullgraph=True`: a graph break would be an error. It pays when the seconds that it saves in a run are more than those it takes.
+# `torch.compile` on the losses of a step, as `sweep --compile` does. It pays when the seconds that it saves in a run are more than those it takes.
 
 # %%
 compiling = None
 if compiled:
     torch.compiler.reset()
-    eager, fused = model_of(), model_of()
-    fused.features_and_crop = torch.compile(fused.features_and_crop, fullgraph=True, dynamic=False)
-    rivals = {"eager": step_of(eager, batch), "compiled": step_of(fused, batch)}
+    rivals = {"eager": step_of(model_of(), batch), "compiled": step_of(model_of(), batch, translated=True)}
     started = time.perf_counter()
     for ours, theirs in zip(rivals["compiled"](), rivals["eager"]()):
         tolerance = 1e-3 if settings["precision"] == "fp32" else 1e-1

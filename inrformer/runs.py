@@ -560,6 +560,8 @@ def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]
 def _without_blocks(this: Run, kind: str) -> Reader | None:
     "The reader of a finished run, in any experiment and of the present source, that is this one with no block, or with the protocol's usual choices and no block."
     cfg = this.config
+    if cfg.architecture.depth == 0:
+        return None
     usual = config_from(dict(protocol=cfg.protocol, reader=cfg.reader, depth=0)).architecture
     for bare in (replace(cfg, architecture=architecture) for architecture in (replace(cfg.architecture, depth=0), usual)):
         there = [Run(folder, bare) for folder in sorted(this.folder.parents[1].glob(f"*/{run_id(bare)}"))]

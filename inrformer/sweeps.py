@@ -113,7 +113,7 @@ MIRRORED: list[Row] = [dict(), VIEWS["all"] | dict(view_moves="mirror")]
 
 # %% ../nbs/16_sweeps.ipynb #7f615a17
 def for_a_quarter(images: int = 6000) -> list[Row]:
-    "The readers of the table on so many training images, each for a quarter of an hour at the rate that validated best."
+    "The readers of the table on so many training images, each for a quarter of an hour, or for the most epochs that it is given."
     fewer = {} if images == 6000 else dict(n_train=images)
     return [fewer | row | how | dict(epochs=min(200, how["epochs"] * 6000 // images)) for row, how in MATCHED]
 

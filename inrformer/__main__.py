@@ -57,7 +57,7 @@ def show_warning(message: Warning, category: type[Warning], filename: str, linen
 
 def scores(summary: dict[str, Any]) -> str:
     "What a run reached on the test split and on validation."
-    named = {name.replace("_", " "): value for name, value in summary.items() if name.startswith(("test_", "val_")) and "other" not in name and value is not None}
+    named = {name.replace("_", " "): value for name, value in summary.items() if name.startswith(("test_", "val_")) and not {"other", "permuted"} & set(name.split("_")) and value is not None}
     return ", ".join(f"{name} {value:.4f}" for name, value in sorted(named.items()))
 
 

@@ -340,7 +340,7 @@ WORDS = {  # what a row changes, for people
     "reader deepsets": "DeepSets over pairs of neurons", "reader probe": "input INR at learned points", "reader pixels": "logistic regression on the picture", "reader pixels, mlp 256": "MLP on the picture", "reader flat": "logistic regression on flat weights",
     "reader dws": "DWSNets", "reader nfn_np": "NFN (NP)", "reader nfn_hnp": "NFN (HNP)", "reader nft": "NFT", "reader ng_gnn": "NG-GNN", "reader ng_transformer": "NG-T", "reader scalegmn": "ScaleGMN", "reader mlp": "MLP",
     "blocks elementwise": "blocks that see no neighbour", "attention uniform": "even attention", "attention none": "no attention", "attention own": "attention within a layer", "attention all": "attention to all layers", "edge_step False": "no edge step", "carry False": "nothing carried along weights",
-    "aux False": "no crop while training", "aux False, hint 16": "no crop while training, 16 hint points", "layer_embedding False": "no layer embedding", "weight_embedding chebyshev": "Chebyshev embedding of weights", "other inits": "starts never seen",
+    "aux False": "no crop while training", "layer_embedding False": "no layer embedding", "weight_embedding chebyshev": "Chebyshev embedding of weights", "other inits": "starts never seen",
     "fold max": "largest instead of mean", "edge_identity False": "no identity in edges", "shared_fold True": "one map for all layers", "edit_from_input False": "crop read from the graph alone", "raw_scalar False": "no raw weight beside its embedding", "canonical True": "canonical form of the INRs",
     "augment shift": "shifted images beside each", "init pool": "ten starts", "init independent": "starts of their own", "weight_noise 0.0": "no noise on weights",
 }

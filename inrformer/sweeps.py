@@ -141,7 +141,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
         *with_seeds(TABLE3, 1, **FULL), *(FULL | row | dict(seed=seed) for seed in (1, 2) for row in TABLE3[:3]),
     ],
     "table2": with_seeds([dict(model="tiny"), dict(model="base")], 1, **FULL),
-    "cifar10-full": with_seeds([dict(), *HEADS[:3], PAPER, *CONTROLS], 1, **FULL),
+    "cifar10-full": with_seeds([dict(), *HEADS[:3], PAPER | dict(dim=128, depth=3), *CONTROLS], 1, **FULL),
     "cifar10-longer": with_seeds([dict(), dict(aux=False), dict(hint=16), dict(depth=0)], 1, **FULL | LONGER),
     "cifar10-copies": with_seeds([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-copies", dataset="cifar10"),
     "choices": with_seeds(CHOICES, 3, protocol="digits"),
@@ -219,7 +219,7 @@ def sweep(
     _check_known(configs, best)
     old = {run_id(cfg): (cfg, True) for cfg in map(config_from, stale(rows, there))}
     todo = {run_id(cfg): (cfg, False) for cfg, r in zip(configs, best) if not (r and r["summary"])} | (old if again else {})
-    todo = dict(sorted(todo.items(), key=lambda entry: flat(entry[1][0]).get("depth") != 0))  # first of all those without blocks, whose target values others are compared with
+    todo = dict(sorted(todo.items(), key=lambda entry: flat(entry[1][0]).get("depth") != 0))
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
     how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)

@@ -235,7 +235,9 @@ def test_a_run_says_what_of_its_targets_is_rendered_and_what_blocks_did_not_do(c
     assert -1 < alone["rendered_input"] <= 1 and "rendered_depth0" not in alone
     bare = run(SHORT | dict(depth=0), out=cache).summary
     assert "rendered_depth0" not in bare, "it has no blocks"
-    beside = run(SHORT, out=cache).summary
+    assert "rendered_depth0" not in run(SHORT | dict(depth=0), experiment="again", out=cache).summary, "nor is it compared with itself, recorded elsewhere"
+    beside = run(SHORT, experiment="elsewhere", out=cache).summary
+    assert beside["test_permuted_accuracy"] == beside["test_accuracy"]
     assert beside["rendered_input"] == alone["rendered_input"] and beside["rendered_depth0"] < 1
     for row in (dict(head="pool"), dict(head="start")):
         assert not [name for name in run(SHORT | row, out=cache).summary if name.startswith("rendered")]

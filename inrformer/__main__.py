@@ -254,8 +254,7 @@ def sweep_command(options: dict[str, Any]) -> None:
 
     Stopped, the same command goes on. Exits with 1 when a run failed, or was left to another process.
     """
-    name, rows = experiment(options["name"], options["protocol"])
-    rows = [row | parse_fields(options["set"]) for row in rows]
+    name, rows = experiment(options["name"], options["protocol"], parse_fields(options["set"]))
     if name in ZOOS and not all("data" in row for row in rows):
         raise ValueError(f"the rows of {name} are on a zoo: make one with `inrformer zoo`, and name it, as in --set objective={name} data=my/zoo")
     folder = options["records"] or (options["out"] / "records" if options["out"] else None)

@@ -6,8 +6,8 @@
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'MATCHED',
            'AUTHORS', 'EDITORS', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'DRAWN',
            'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS',
-           'with_seeds', 'depths', 'for_a_quarter', 'as_long_as_others', 'experiment', 'known', 'sweep',
-           'without_places']
+           'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter', 'as_long_as_others', 'experiment', 'known',
+           'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -29,15 +29,15 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from .config import PROTOCOLS, RunConfig, config_from, flat, identity, run_id
+from .config import PROTOCOLS, RunConfig, config_from, flat, identity, run_id, sections
 from .files import json_text
 from .objectives.adapt import DOMAINS
 from .records import Record, check_images, find_records, record_of, records, records_folder, stale, write_record
-from .runs import Busy, check_compiler, images_digest, kind_of, run, source_digest
+from .runs import Busy, check_compiler, images_digest, kind_of, run, runs_folder, source_digest
 from .training import agreed, is_main, is_shared
 
 # %% ../nbs/16_sweeps.ipynb #120edeca
-Row = dict[str, Any]  # flat fields of one config; what it leaves out follows the protocol
+Row = dict[str, Any]  # flat fields of one config; what it leaves out follows the protocol, and `start_from` may be another row
 
 
 def with_seeds(rows: Iterable[Row], seeds: int, **common: Any) -> list[Row]:
@@ -72,13 +72,13 @@ CHOICES: list[Row] = [
 
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
 MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, and how it is trained for a quarter of an hour
-    (dict(dim=48, edge_dim=16), dict(epochs=20)), (dict(reader="deepsets", pair_dim=64), dict(epochs=58)), (dict(reader="dws"), dict(epochs=26, lr=1e-3)),
-    (dict(reader="nfn_np"), dict(epochs=100, lr=1e-3)), (dict(reader="nfn_hnp"), dict(epochs=100, lr=1e-3)), (dict(reader="nft"), dict(epochs=13, lr=1e-3)),
-    (dict(reader="inr2array"), dict(epochs=18, lr=1e-3)), (dict(reader="ng_gnn"), dict(epochs=16, lr=1e-3)), (dict(reader="ng_transformer"), dict(epochs=8, lr=1e-3)),
-    (dict(reader="ng_transformer", probes=64), dict(epochs=7, lr=1e-3)), (dict(reader="scalegmn"), dict(epochs=22, lr=1e-3)), (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=14, lr=1e-3)),
+    (dict(dim=48, edge_dim=16), dict(epochs=23)), (dict(reader="deepsets", pair_dim=64), dict(epochs=54)), (dict(reader="dws"), dict(epochs=19, lr=1e-3)),
+    (dict(reader="nfn_np"), dict(epochs=81, lr=1e-3)), (dict(reader="nfn_hnp"), dict(epochs=100, lr=1e-3)), (dict(reader="nft"), dict(epochs=10, lr=1e-3)),
+    (dict(reader="inr2array"), dict(epochs=14, lr=1e-3)), (dict(reader="ng_gnn"), dict(epochs=11, lr=1e-3)), (dict(reader="ng_transformer"), dict(epochs=5, lr=1e-3)),
+    (dict(reader="ng_transformer", probes=64), dict(epochs=4, lr=1e-3)), (dict(reader="scalegmn"), dict(epochs=15, lr=1e-3)), (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=11, lr=1e-3)),
     (dict(reader="mlp"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="permute"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="align"), dict(epochs=100, lr=1e-3)),
-    (dict(reader="flat_transformer"), dict(epochs=60, lr=1e-3)), (dict(reader="inr2vec"), dict(epochs=91, lr=1e-3)),
-    (dict(reader="probe"), dict(epochs=87)), (dict(reader="pixels", mlp=256), dict(epochs=100)), (dict(reader="flat"), dict(epochs=100)),
+    (dict(reader="flat_transformer"), dict(epochs=54, lr=1e-3)), (dict(reader="inr2vec"), dict(epochs=92, lr=1e-3)),
+    (dict(reader="probe"), dict(epochs=83)), (dict(reader="pixels", mlp=256), dict(epochs=100)), (dict(reader="flat"), dict(epochs=100)),
 ]
 AUTHORS: list[Row] = [row | dict(canonical=False, augment="none", weight_noise=0.0, copies=1) for row in (
     dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, epochs=24), dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=4),
@@ -104,14 +104,21 @@ SIREN: Row = dict(canonical=True)
 MFN: Row = SIREN | dict(kind="mfn", hidden="16-16-16", options="input_scale=24.0", fit_lr=1e-2)
 FASTER: Row = MFN | dict(options="input_scale=70.0", fit_lr=0.2)  # waves twice as fast as pixels show, which a penalty slows down
 COLOURED: Row = MFN | dict(options="input_scale=14.0", fit_steps=100)
-DRAWN: Row = INDEPENDENT | dict(reader="inr2array", objective="reconstruct", epochs=9, lr=1e-3, seed=0)  # an encoder that learns to draw
-ON_ARRAYS: Row = INDEPENDENT | dict(reader="inr2array", frozen=True, start_from=run_id(config_from(DRAWN)), epochs=18, lr=1e-3, seed=0)  # and who reads its arrays
+DRAWN: Row = INDEPENDENT | dict(reader="inr2array", objective="reconstruct", epochs=7, lr=1e-3, seed=0)  # an encoder that learns to draw
+ON_ARRAYS: Row = INDEPENDENT | dict(reader="inr2array", frozen=True, start_from=DRAWN, epochs=14, lr=1e-3, seed=0)  # and who reads its arrays
 BOTH: list[Row] = [dict(), VIEWS["all"]]  # with labels, and without
 REST: list[Row] = [row for row in CONTROLS if row["reader"] != "deepsets"]  # DeepSets has rows of its own there
 BESIDE: list[Row] = [dict(reader="inrformer"), dict(reader="inrformer", depth=0), *REST]
 MIRRORED: list[Row] = [dict(), VIEWS["all"] | dict(view_moves="mirror")]
 
 # %% ../nbs/16_sweeps.ipynb #7f615a17
+def reader_and_choices(row: Row) -> str:
+    "What a row is called by its reader, and by what it chooses of it otherwise than the reader's defaults."
+    reader = row.get("reader", "inrformer")
+    own = sections(reader)["architecture"].__dataclass_fields__
+    return ", ".join([reader, *(f"{name} {value}" for name, value in row.items() if name in own and value != own[name].default)])
+
+
 def for_a_quarter(images: int = 6000) -> list[Row]:
     "The readers of the table on so many training images, each for a quarter of an hour, or for the most epochs that it is given."
     fewer = {} if images == 6000 else dict(n_train=images)
@@ -174,15 +181,23 @@ ZOOS: dict[str, list[Row]] = {
 }
 
 # %% ../nbs/16_sweeps.ipynb #0a7c0507
-def experiment(name: str, protocol: str | None = None) -> tuple[str, list[Row]]:
-    "The name of its records and the rows of an experiment, under one protocol where it has several. Raises ValueError, naming them."
+def experiment(name: str, protocol: str | None = None, changes: Row | None = None) -> tuple[str, list[Row]]:
+    "The name of its records and the rows of an experiment, with the same changes to all, under one protocol where it has several. Raises ValueError, naming them."
     known = EXPERIMENTS | ZOOS
     if name not in known:
         raise ValueError(f"experiment must be one of {list(known)}, not {name!r}")
     several = list(dict.fromkeys(row["protocol"] for row in known[name]))
     if protocol not in (several if len(several) > 1 else [None, *several]):
         raise ValueError(f"{name} has the protocols {several}, not {protocol}: name one of them (--protocol)")
-    return name if len(several) == 1 else f"{name}-{protocol}", [row for row in known[name] if protocol in (None, row["protocol"])]
+    rows = [_changed(row, changes or {}) for row in known[name] if protocol in (None, row["protocol"])]
+    return name if len(several) == 1 else f"{name}-{protocol}", rows
+
+
+def _changed(row: Row, changes: Row) -> Row:
+    "A row with these changes; that from whose run it starts has them as well, and is named by the id of its run."
+    if isinstance(first := row.get("start_from"), dict):
+        row = row | dict(start_from=run_id(config_from(first | changes)))
+    return row | changes
 
 # %% ../nbs/16_sweeps.ipynb #5fada3ff
 def known(folder: str | Path | None = None) -> list[Record]:
@@ -219,17 +234,25 @@ def sweep(
     _check_known(configs, best)
     old = {run_id(cfg): (cfg, True) for cfg in map(config_from, stale(rows, there))}
     todo = {run_id(cfg): (cfg, False) for cfg, r in zip(configs, best) if not (r and r["summary"])} | (old if again else {})
-    todo = dict(sorted(todo.items(), key=lambda entry: flat(entry[1][0]).get("depth") != 0))
+    todo |= {run_id(cfg): (cfg, False) for cfg in _begun_from(todo, configs, out)}
+    begun = {cfg.start_from for cfg, _ in todo.values()}
+    parts = [[entry for name, entry in todo.items() if (name in begun or flat(entry[0]).get("depth") == 0) == first] for first in (True, False)]
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
     how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)
     with tqdm(total=len(todo), desc=experiment, unit="run", disable=not progress) as bar:
-        for record in filter(None, _attempts(list(todo.values()), jobs, how)):
+        for record in (record for part in parts for record in _attempts(part, jobs, how) if record):
             if is_main():
                 write_record(record, experiment, folder)
             bar.update()
     agreed(True)
     return list(filter(None, find_records(configs, known(folder))))
+
+# %% ../nbs/16_sweeps.ipynb #5bc402b1
+def _begun_from(todo: dict[str, tuple[RunConfig, bool]], configs: list[RunConfig], out: str | Path | None) -> list[RunConfig]:
+    "Those that runs to be made start from and that are on record, while their trained readers are not here."
+    begun = {cfg.start_from for cfg, _ in todo.values()} - todo.keys()
+    return [cfg for cfg in configs if (name := run_id(cfg)) in begun and not any(runs_folder(out).glob(f"*/{name}/summary.json"))]
 
 # %% ../nbs/16_sweeps.ipynb #8e0903fe
 def _check_known(configs: list[RunConfig], best: list[Record | None]) -> None:

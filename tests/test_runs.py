@@ -82,10 +82,13 @@ def test_a_longer_run_goes_on_from_the_trunk_of_a_shorter_one(cache, monkeypatch
     assert all(map(torch.equal, weights(alone), weights(long))) and alone.history == long.history
     assert short.record_parts["trunk"]["id"] == long.record_parts["trunk"]["id"] == alone.record_parts["trunk"]["id"]
     assert [this.record_parts["trunk"]["epoch"] for this in (short, long)] == [2, 4]
+    epochs.clear()
+    longest = run(WSD | dict(epochs=9), experiment="longer", out=cache / "both")
+    assert epochs[0] == 4 and longest.record_parts["trunk"]["id"] == long.record_parts["trunk"]["id"], "the trunk of another experiment is as good"
     assert "test_accuracy" in long.summary and not (long.folder.with_name(long.record_parts["trunk"]["id"]) / "summary.json").exists()
     monkeypatch.setattr("inrformer.runs.source_digest", lambda *names: "other")
     epochs.clear()
-    other = run(WSD | dict(epochs=9), out=cache / "both")
+    other = run(WSD | dict(epochs=12), out=cache / "both")
     assert epochs[0] == 0 and other.record_parts["trunk"]["id"] != long.record_parts["trunk"]["id"]
 
 

@@ -21,6 +21,7 @@ from test_repo import BIN, NOTEBOOKS, ROOT, check, run, tracked, tree  # noqa: F
 from inrformer.__main__ import COMMANDS
 from inrformer.config import check_names, config_from, flat, identity, parse_fields, run_id
 from inrformer.demo import PARTS
+from inrformer.reader import READERS
 from inrformer.records import paired, records
 from inrformer.runs import source_digest
 from inrformer.sweeps import EXPERIMENTS, experiment
@@ -276,6 +277,13 @@ def answers(right, n=1000):
     return dict(answers=[int(k < right) for k in range(n)], labels=[1] * n, ids=list(range(n)))
 
 
+def reads_of(cfg):
+    "What the answers of a config's reader come from, which its choices tell."
+    reader = object.__new__(READERS[cfg.reader])
+    vars(reader)["config"] = cfg.architecture
+    return reader.reads
+
+
 def made_up(rows, right=lambda k: 500 + k):
     "Records whose right answers, of a thousand, count up, as if every row had run."
     found = []
@@ -288,7 +296,7 @@ def made_up(rows, right=lambda k: 500 + k):
                        train_seconds=60.0, dataset="made-up", fit_seconds=1.0)
         found.append(dict(
             run_id=run_id(cfg), config=config, env=dict(threads=1, processes=1, torch="made up", device="made up", precision="fp32"), source=source_digest(cfg.reader, cfg.objective, "siren"), inrs=dict(kind="siren", recipe="r", bits="b"),
-            reads="input INR", summary=summary, history=[dict(epoch=e, cross_entropy=1 / e, crop_error=1 / e, val_accuracy=0.4) for e in (1, 2)],
+            reads=reads_of(cfg), summary=summary, history=[dict(epoch=e, cross_entropy=1 / e, crop_error=1 / e, val_accuracy=0.4) for e in (1, 2)],
             answers={"test": answers(right(k)), "test-other": answers(right(k) // 2)}))
     return found
 

@@ -26,7 +26,7 @@ from inrformer.__main__ import main
 from inrformer.config import config_from, flat, run_id
 from inrformer.files import lock
 from inrformer.records import records, write_record
-from inrformer.sweeps import EXPERIMENTS, experiment, sweep, with_seeds, without_places
+from inrformer.sweeps import EXPERIMENTS, MATCHED, experiment, reader_and_choices, sweep, with_seeds, without_places
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=20, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=2, device="cpu")
 ROWS = with_seeds([dict(), dict(aux=False), dict(hint=16)], 2, **SMALL)
@@ -44,7 +44,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_row_of_every_experiment_can_run_under_the_protocol_that_it_names(name):
-    assert all(config_from(row).protocol == row["protocol"] for row in EXPERIMENTS[name])
+    for protocol in dict.fromkeys(row["protocol"] for row in EXPERIMENTS[name]):
+        several = len({row["protocol"] for row in EXPERIMENTS[name]}) > 1
+        assert all(config_from(row).protocol == protocol for row in experiment(name, protocol if several else None)[1])
 
 
 def test_table_3_is_the_papers():
@@ -85,6 +87,19 @@ def test_the_config_is_shown(capsys):
     main(["config", "hint=64", "reader=inrformer"])
     shown = capsys.readouterr().out
     assert re.search(r"^hint +64$", shown, re.M) and shown.endswith(f"run {id_of(dict(hint=64))}\n")
+
+
+def test_a_row_that_starts_from_another_waits_for_it_whatever_is_changed_and_wherever_its_run_was(cache, monkeypatch):
+    brief = dict(reader="inr2array", latents=4, dim=16, depth=1, layers=1, heads=2, tokens=8, epochs=1)
+    drawn = brief | dict(objective="reconstruct")
+    monkeypatch.setitem(EXPERIMENTS, "example", [dict(protocol="custom") | brief | dict(frozen=True, start_from=drawn | dict(protocol="custom")), dict(protocol="custom") | drawn])
+    changes = {name: SMALL[name] for name in ("n_train", "n_test", "fit_steps", "hidden", "device")}
+    _, rows = experiment("example", changes=changes)
+    assert rows[0]["start_from"] == id_of(rows[1]) and rows[0]["n_train"] == 96
+    told, encoder = sweep(rows, "example", out=cache / "runs", folder=cache / "records", jobs=2)
+    assert told["config"]["start_from"] == encoder["run_id"] and told["summary"] and encoder["summary"]
+    other = sweep([rows[0] | dict(seed=1), rows[1]], "example", out=cache / "elsewhere", folder=cache / "records")
+    assert all(r["summary"] for r in other) and sorted(p.parent.name for p in (cache / "elsewhere").glob("*/*/summary.json")) == sorted(r["run_id"] for r in other)
 
 
 def test_a_budget_stops_at_a_checkpoint_and_the_sweep_goes_on(cache):
@@ -328,3 +343,9 @@ def test_the_command_at_a_fraction_of_its_size(shared_data, cache):
     assert done.returncode == 0 and "14 of 14 runs are done" in done.stdout, done.stderr[-3000:]
     found = records(folder=cache / "DIR" / "records")
     assert {r["config"]["inputs"]["dataset"] for r in found} == {"cifar10-jpeg75"} and all(0.7e6 < r["summary"]["parameters"] < 0.9e6 for r in found)
+
+
+def test_readers_are_given_the_epochs_that_a_quarter_of_an_hour_buys_by_the_benchmark():
+    (kept,) = map(json.loads, (ROOT / "figures" / "benchmarks" / "readers.jsonl").read_text().splitlines())
+    speed = {line["reader"]: line["INRs/s"] for line in kept["summary"]["readers"]}
+    assert [how["epochs"] for _, how in MATCHED] == [min(100, round(15 * 60 * speed[reader_and_choices(row)] / (6 * 5400))) for row, _ in MATCHED]

@@ -69,6 +69,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -349,6 +350,7 @@ with tempfile.TemporaryDirectory() as folder:
     rivals = {"first version": first_step(batch)} if first_version(Path(folder)) else {}
 rivals |= {f"head {head}": step_of(model_of(head=head), batch) for head in ("start", "translate", "pool", "both")} | {"depth 0": step_of(model_of(depth=0), batch), "nothing carried": step_of(model_of(carry=False), batch)}
 if compiled:
+    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
     rivals["compiled"] = step_of(model_of(), batch, translated=True)
 beside = ratios(compare(rivals), next(iter(rivals)))
 beside.round(2)

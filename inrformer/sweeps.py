@@ -57,7 +57,7 @@ HEADS: list[Row] = [dict(depth=0), dict(head="start"), dict(head="pool"), dict(h
 CONTROLS: list[Row] = [dict(reader="deepsets"), dict(reader="probe"), dict(reader="pixels"), dict(reader="pixels", mlp=256), dict(reader="flat")]
 FULL: Row = dict(protocol="cifar10-full", dataset="cifar10")
 LONGER: Row = dict(epochs=3 * PROTOCOLS["cifar10-full"].chosen["epochs"])
-DISSECTED: list[Row] = [dict(blocks="elementwise"), *(dict(attention=name) for name in ("uniform", "none", "own", "all")), dict(edge_step=False), dict(carry=False)]
+DISSECTED: list[Row] = [dict(blocks="elementwise"), *(dict(attention=name) for name in ("uniform", "none", "own", "all")), dict(edge_step=False), dict(carry=False), dict(head="pool", carry=False)]
 COSTS: dict[str, dict[int, float]] = {  # of a step at each depth, in steps at depth 2, measured on one thread
     "mnist-small": {0: 0.35, 1: 0.69, 4: 1.85, 6: 2.75}, "cifar10-small": {0: 0.30, 1: 0.65, 4: 1.69, 6: 2.52},
 }

@@ -950,11 +950,15 @@ def tell(self: ReadersBench) -> str:
 
 
 def _on_record(rivals: Sequence[dict[str, Any]]) -> str:
-    "What others reach on the same INRs, in a sentence."
+    "What others reach on the same INRs, as a table to unfold."
     if len(rivals) < 2:
         return ""
-    said = "; ".join(f"{plain_name(line['row'])} {line['test_accuracy']:.3f} ({line['reads']}, {line['parameters']:,} parameters, {line['thread_seconds']:.0f} s)" for line in rivals)
-    return f"<br>Test accuracies on record for the same INRs, with what each answer is read from, and thread-seconds of training: {said}."
+    cells = [("reader", "test", "validation", "answers come from", "rendered: input", "rendered: no blocks", "parameters", "thread-seconds")]
+    for line in rivals:
+        shares = ["" if (share := line[name]) is None or share != share else f"{share:.2f}" for name in ("rendered_input", "rendered_depth0")]
+        cells.append((plain_name(line["row"]), f"{line['test_accuracy']:.3f}", f"{line['val_accuracy']:.3f}", line["reads"], *shares, f"{line['parameters']:,}", f"{line['thread_seconds']:.0f}"))
+    rows = "".join("<tr>" + "".join(f"<td style='padding: 0 0.6em'>{cell}</td>" for cell in row) + "</tr>" for row in cells)
+    return f"<details><summary>What others reach on the same INRs</summary><table>{rows}</table></details>"
 
 # %% ../nbs/20_widgets.ipynb #aa83c046
 class AttentionBench(Panel):

@@ -143,13 +143,19 @@ def test_what_a_translation_evaluates_is_not_the_input(head, depth, seed, monkey
             assert each and not any(torch.allclose(given, part) for part in each)
 
 
-def test_inrformer_evaluates_nothing_by_itself():
-    "Sines of INRs belong to kinds; a head that computed them itself would escape the tests above."
-    source = ast.parse((Path(inrformer.readers.__file__).parent / "inrformer.py").read_text())
-    called = {node.attr for node in ast.walk(source) if isinstance(node, ast.Attribute)}
-    assert not called & {"cos", "relu", "evaluate"}
-    places = {f.name for f in ast.walk(source) if isinstance(f, ast.FunctionDef) for node in ast.walk(f) if isinstance(node, ast.Attribute) and node.attr == "sin"}
-    assert places == {"index_nodes"}, "the one sine is that of a broken variant's positional embedding"
+SINES = {  # functions that may take a sine, of a weight or of a place: none of them knows the points of an image
+    "inrformer": {"index_nodes"}, "nfn_np": {"place_code", "forward"}, "graph": {"embed"},
+}
+MODULES = [*(Path(inrformer.readers.__file__).parent).glob("[a-z]*.py"), *(Path(inrformer.__file__).parent / f"{name}.py" for name in ("reader", "graph", "layers"))]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_reader_evaluates_an_inr_by_itself(path):
+    "Sines of INRs belong to kinds; a reader that computed them itself would escape the tests above and below."
+    source = ast.parse(path.read_text())
+    taken = {f.name for f in ast.walk(source) if isinstance(f, ast.FunctionDef) for node in ast.walk(f) if isinstance(node, ast.Attribute) and node.attr in ("sin", "cos")}
+    assert taken <= SINES.get(path.stem, set())
+    assert not {node.attr for node in ast.walk(source) if isinstance(node, ast.Attribute)} & {"evaluate", "KINDS"}
 
 
 @pytest.mark.parametrize("name", list(READERS))

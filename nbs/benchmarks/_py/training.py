@@ -355,6 +355,10 @@ if compiled:
 beside = ratios(compare(rivals), next(iter(rivals)))
 beside.round(2)
 
+# %%
+times = beside["times faster than first version"] if "first version" in beside.index else {}
+f"A step of tiny makes {times['head translate']:.2f} of the first version's speed, {times['nothing carried']:.2f} without what is carried along weights, which that had not." if len(times) else "The first version is not at hand."
+
 # %% [markdown]
 # ## Thin edges or an even split
 #

@@ -37,7 +37,7 @@ from .images import Images, load_images, place_of, source_name
 from .inr import KINDS, INRSpec, Statistics
 from .objective import OBJECTIVES, Objective
 from .reader import READERS, Reader, load_reader, save_reader, seed_parameters
-from .rendered import rendered
+from .rendered import rendered, swap_test
 from .splits import Split
 from .symmetry import invariance_error, permute, random_permutation
 from .training import Workers, agreed, branch_epoch, copy_checkpoint, is_main, train
@@ -550,17 +550,18 @@ def _finish(this: Run, reader: Reader, dataset: INRDataset, state: dict[str, Any
 
 # %% ../nbs/14_runs.ipynb #3b05918f
 def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]:
-    """How much of the target values of a reader that has them was rendered: `rendered_input`, and where a run without blocks ended beside this one, `rendered_depth0`.
+    """How much of the target values of a reader that has them was rendered: `rendered_input`, and where a run without blocks ended beside this one, `rendered_depth0`; and if it classifies after blocks, whose label it gives when they are swapped.
 
-    The linear maps are fitted on 1,000 training INRs at most and scored on as many that validate, or, without these, on other training INRs.
+    The linear maps are fitted on 1,000 training INRs at most and scored on as many that validate, or, without these, on other training INRs; these are swapped, too.
     """
     if reader.reads != "target INR":
         return {}
     reader.eval()
     training, validation = parts_of(this.config, dataset)
     n = min(1000, len(training) // 2)
-    held = training.inr[n : 2 * n] if validation is None else validation.inr[:n]
-    return rendered(reader, training.inr[:n], held, _without_blocks(this, dataset.spec.kind))
+    held = training[n : 2 * n] if validation is None else validation[:n]
+    shares = rendered(reader, training.inr[:n], held.inr, _without_blocks(this, dataset.spec.kind))
+    return shares | (swap_test(reader, held) if reader.classes and len(getattr(reader, "blocks", ())) else {})
 
 
 def _without_blocks(this: Run, kind: str) -> Reader | None:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'MATCHED',
-           'AUTHORS', 'EDITORS', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'DRAWN',
-           'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS',
-           'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter', 'as_long_as_others', 'experiment', 'known',
-           'sweep', 'without_places']
+           'AUTHORS', 'EDITORS', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED',
+           'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS',
+           'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter', 'as_long_as_others',
+           'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -91,6 +91,7 @@ EDITORS: list[Row] = [
     dict(), dict(dim=48, edge_dim=16), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn")),
     dict(reader="scalegmn", bidirectional=True, dim=28), dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align"),
 ]
+GRAPH_ALONE: Row = dict(edit_from_input=False)  # what is edited to show the crop
 INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=6)
 STILL: Row = dict(objective="contrast", weight_noise=0.0, augment="none", view_noise=0.0)  # of the first view and of the second
 VIEWS: dict[str, Row] = {  # both views of a pair: what the loop does to the first, and the objective to the second
@@ -134,7 +135,7 @@ def as_long_as_others() -> list[Row]:
 EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=64)], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, dict(edit_from_input=False)], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
+    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, GRAPH_ALONE], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
     "mnist-shared": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
     "mnist-field": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="mnist-field", dataset="mnist"),
     "cifar10-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="cifar10-small", dataset="cifar10"),
@@ -151,6 +152,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
     "cifar10-full": with_seeds([dict(), *HEADS[:3], PAPER | dict(dim=128, depth=3), *CONTROLS], 1, **FULL),
     "cifar10-longer": with_seeds([dict(), dict(aux=False), dict(hint=16), dict(depth=0)], 1, **FULL | LONGER),
     "cifar10-copies": with_seeds([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-copies", dataset="cifar10"),
+    "crop": with_seeds([GRAPH_ALONE | row for row in (dict(), dict(copies=3, epochs=16), dict(copies=1, epochs=48), dict(head="pool"), dict(edge_step=False))], 2, **INDEPENDENT | dict(epochs=8)),
     "choices": with_seeds(CHOICES, 3, protocol="digits"),
     "edit": with_seeds([*(row | dict(change="dilate") for row in EDITORS), *(dict(change=name) for name in ("erode", "blur", "contrast", "rotate"))], 3, protocol="digits", objective="edit"),
     "readers": [

@@ -237,13 +237,14 @@ def test_a_run_says_what_of_its_targets_is_rendered_and_what_blocks_did_not_do(c
     alone = run(SHORT, out=cache / "alone").summary
     assert -1 < alone["rendered_input"] <= 1 and "rendered_depth0" not in alone
     bare = run(SHORT | dict(depth=0), out=cache).summary
-    assert "rendered_depth0" not in bare, "it has no blocks"
+    assert not bare.keys() & {"rendered_depth0", "swap_embedded", "swap_blocks"}, "it has no blocks"
+    assert 0 < alone["swap_embedded"] + alone["swap_blocks"] <= 1
     assert "rendered_depth0" not in run(SHORT | dict(depth=0), experiment="again", out=cache).summary, "nor is it compared with itself, recorded elsewhere"
     beside = run(SHORT, experiment="elsewhere", out=cache).summary
     assert beside["test_permuted_accuracy"] == beside["test_accuracy"]
     assert beside["rendered_input"] == alone["rendered_input"] and beside["rendered_depth0"] < 1
     for row in (dict(head="pool"), dict(head="start")):
-        assert not [name for name in run(SHORT | row, out=cache).summary if name.startswith("rendered")]
+        assert not [name for name in run(SHORT | row, out=cache).summary if name.startswith(("rendered", "swap"))]
     final = run(SHORT | dict(final=True), out=cache).summary
     assert final["val_accuracy"] is None and "rendered_input" in final
 

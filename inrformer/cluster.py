@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import config_from
+from .config import config_from, run_id
 from .data import Fit, build_dataset
 from .images import Data
 from .records import find_records
@@ -63,10 +63,15 @@ class Cluster:
             return [self.executor.submit(call) for call in calls]
 
     def sweep(self, rows: list[Row], experiment: str, **places: str | Path | None) -> "list[Job[None]]":
-        "One job for each row that has no record yet; `out` and `folder` are those of `sweep`. A row that fails is on record, as there."
+        """One job for each row that has no record yet; `out` and `folder` are those of `sweep`. A row that fails is on record, as there.
+
+        A row that starts from another is left out by its job until that has ended, and is there when all are submitted again.
+        """
+        known_as = {run_id(config_from(row)): row for row in rows}
         found = find_records([config_from(row) for row in rows], known(places.get("folder")))
         missing = [row for row, record in zip(rows, found) if not (record and record["summary"])]
-        return self.submit(Again(sweep, dict(rows=[row], experiment=experiment, **places)) for row in missing)
+        with_first = [[*([known_as[name]] if (name := row.get("start_from")) in known_as else []), row] for row in missing]
+        return self.submit(Again(sweep, dict(rows=part, experiment=experiment, **places)) for part in with_first)
 
     def fit(self, folder: str | Path, data: Data, fit: Fit, parts: int, **options: Any) -> "list[Job[None]]":
         "One job for each of so many parts of a data set of INRs; `options` are further ones of `build_dataset`. Whichever is last makes it whole."

@@ -66,8 +66,10 @@ def swapped(reader: Reader, embedded: INR, changed: INR) -> Int[Tensor, "b"]:
 
 
 def swap_test(reader: Reader, held: Split) -> dict[str, float]:
-    "Of pairs of INRs with unlike labels, the shares whose answer is the label of whichever was embedded, `swap_embedded`, and of whichever the blocks changed, `swap_blocks`; 0 where all labels are alike."
-    other = torch.arange(len(held)).roll(1)
+    "Of pairs of INRs with unlike labels, the shares whose answer is the label of whichever was embedded, `swap_embedded`, and of whichever the blocks changed, `swap_blocks`; nothing where no two labels differ."
+    other = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))
     pairs = (held.labels != held.labels[other]).nonzero().flatten()
-    answers = torch.cat([swapped(reader, held.inr[some], held.inr[other[some]]) for some in pairs.split(100)] or [pairs])
-    return {name: (answers == held.labels[of]).double().sum().item() / max(1, len(pairs)) for name, of in dict(swap_embedded=pairs, swap_blocks=other[pairs]).items()}
+    if not len(pairs):
+        return {}
+    answers = torch.cat([swapped(reader, held.inr[some], held.inr[other[some]]) for some in pairs.split(100)])
+    return {name: (answers == held.labels[of]).double().mean().item() for name, of in dict(swap_embedded=pairs, swap_blocks=other[pairs]).items()}

@@ -424,14 +424,24 @@ class Trunk:
     def enter(self, this: Run, about: dict[str, Any]) -> None:
         "Let a run that has not begun begin with the newest checkpoint that it may branch off, in any experiment."
         found = [path for path in self.folder.parents[1].glob(f"*/{self.folder.name}/checkpoint-*") if path.name <= _after(self.epoch)]
-        if found and not list(this.folder.glob("checkpoint-*")):
-            copy_checkpoint(max(found, key=lambda path: path.name), this.folder, about)
+        found = sorted(found, key=lambda path: (path.name, path), reverse=True) if not list(this.folder.glob("checkpoint-*")) else []
+        for path in found:
+            try:
+                copy_checkpoint(path, this.folder, about)
+            except ValueError as error:
+                if path == found[-1]:
+                    raise
+                warnings.warn(f"{error}; the run goes on from another", stacklevel=2)
+            else:
+                env, told = this.folder / "env.json", path.with_name("compiled.json")
+                return write_json(env, read_json(env) | (read_json(told) if told.is_file() else {}))
 
     def leave(self, this: Run) -> None:
         "Keep the checkpoint at which the run branches off, once it is there."
         path = this.folder / _after(self.epoch)
         if path.is_dir() and not (self.folder / path.name).is_dir():
             self.folder.mkdir(exist_ok=True)
+            write_json(self.folder / "compiled.json", _compiled(this, False))
             copy_checkpoint(path, self.folder, self.about)
 
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS', 'PAPER', 'DIGITS', 'CHOICES', 'MATCHED',
-           'AUTHORS', 'EDITORS', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED',
-           'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS',
-           'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter', 'as_long_as_others',
-           'experiment', 'known', 'sweep', 'without_places']
+           'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER',
+           'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE',
+           'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter',
+           'as_long_as_others', 'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -37,7 +37,7 @@ from .runs import Busy, check_compiler, images_digest, kind_of, run, runs_folder
 from .training import agreed, is_main, is_shared
 
 # %% ../nbs/16_sweeps.ipynb #120edeca
-Row = dict[str, Any]  # flat fields of one config; what it leaves out follows the protocol, and `start_from` may be another row
+Row = dict[str, Any]  # flat fields of one config; what it leaves out follows the protocol, and `start_from` may be another row, of which `experiment` makes its id
 
 
 def with_seeds(rows: Iterable[Row], seeds: int, **common: Any) -> list[Row]:
@@ -57,7 +57,7 @@ HEADS: list[Row] = [dict(depth=0), dict(head="start"), dict(head="pool"), dict(h
 CONTROLS: list[Row] = [dict(reader="deepsets"), dict(reader="probe"), dict(reader="pixels"), dict(reader="pixels", mlp=256), dict(reader="flat")]
 FULL: Row = dict(protocol="cifar10-full", dataset="cifar10")
 LONGER: Row = dict(epochs=3 * PROTOCOLS["cifar10-full"].chosen["epochs"])
-DISSECTED: list[Row] = [dict(blocks="elementwise"), *(dict(attention=name) for name in ("uniform", "none", "own", "all")), dict(edge_step=False), dict(carry=False), dict(head="pool", carry=False)]
+DISSECTED: list[Row] = [dict(blocks="elementwise"), *(dict(attention=name) for name in ("uniform", "none", "own", "all")), dict(edge_step=False), dict(carry=False)]
 COSTS: dict[str, dict[int, float]] = {  # of a step at each depth, in steps at depth 2, measured on one thread
     "mnist-small": {0: 0.35, 1: 0.69, 4: 1.85, 6: 2.75}, "cifar10-small": {0: 0.30, 1: 0.65, 4: 1.69, 6: 2.52},
 }
@@ -72,13 +72,13 @@ CHOICES: list[Row] = [
 
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
 MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, and how it is trained for a quarter of an hour
-    (dict(dim=48, edge_dim=16), dict(epochs=23)), (dict(reader="deepsets", pair_dim=64), dict(epochs=54)), (dict(reader="dws"), dict(epochs=19, lr=1e-3)),
-    (dict(reader="nfn_np"), dict(epochs=81, lr=1e-3)), (dict(reader="nfn_hnp"), dict(epochs=100, lr=1e-3)), (dict(reader="nft"), dict(epochs=10, lr=1e-3)),
-    (dict(reader="inr2array"), dict(epochs=14, lr=1e-3)), (dict(reader="ng_gnn"), dict(epochs=11, lr=1e-3)), (dict(reader="ng_transformer"), dict(epochs=5, lr=1e-3)),
-    (dict(reader="ng_transformer", probes=64), dict(epochs=4, lr=1e-3)), (dict(reader="scalegmn"), dict(epochs=15, lr=1e-3)), (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=11, lr=1e-3)),
+    (dict(dim=48, edge_dim=16), dict(epochs=24)), (dict(reader="deepsets", pair_dim=64), dict(epochs=56)), (dict(reader="dws"), dict(epochs=18, lr=1e-3)),
+    (dict(reader="nfn_np"), dict(epochs=75, lr=1e-3)), (dict(reader="nfn_hnp"), dict(epochs=91, lr=1e-3)), (dict(reader="nft"), dict(epochs=10, lr=1e-3)),
+    (dict(reader="inr2array"), dict(epochs=13, lr=1e-3)), (dict(reader="ng_gnn"), dict(epochs=10, lr=1e-3)), (dict(reader="ng_transformer"), dict(epochs=5, lr=1e-3)),
+    (dict(reader="ng_transformer", probes=64), dict(epochs=5, lr=1e-3)), (dict(reader="scalegmn"), dict(epochs=16, lr=1e-3)), (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=10, lr=1e-3)),
     (dict(reader="mlp"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="permute"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="align"), dict(epochs=100, lr=1e-3)),
-    (dict(reader="flat_transformer"), dict(epochs=54, lr=1e-3)), (dict(reader="inr2vec"), dict(epochs=92, lr=1e-3)),
-    (dict(reader="probe"), dict(epochs=83)), (dict(reader="pixels", mlp=256), dict(epochs=100)), (dict(reader="flat"), dict(epochs=100)),
+    (dict(reader="flat_transformer"), dict(epochs=52, lr=1e-3)), (dict(reader="inr2vec"), dict(epochs=87, lr=1e-3)),
+    (dict(reader="probe"), dict(epochs=77)), (dict(reader="pixels", mlp=256), dict(epochs=100)), (dict(reader="flat"), dict(epochs=100)),
 ]
 AUTHORS: list[Row] = [row | dict(canonical=False, augment="none", weight_noise=0.0, copies=1) for row in (
     dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, epochs=24), dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=4),
@@ -91,6 +91,7 @@ EDITORS: list[Row] = [
     dict(), dict(dim=48, edge_dim=16), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn")),
     dict(reader="scalegmn", bidirectional=True, dim=28), dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align"),
 ]
+POOLED: Row = dict(head="pool", carry=False)  # vectors that nothing was carried to along weights
 GRAPH_ALONE: Row = dict(edit_from_input=False)  # what is edited to show the crop
 INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=6)
 STILL: Row = dict(objective="contrast", weight_noise=0.0, augment="none", view_noise=0.0)  # of the first view and of the second
@@ -106,7 +107,7 @@ MFN: Row = SIREN | dict(kind="mfn", hidden="16-16-16", options="input_scale=24.0
 FASTER: Row = MFN | dict(options="input_scale=70.0", fit_lr=0.2)  # waves twice as fast as pixels show, which a penalty slows down
 COLOURED: Row = MFN | dict(options="input_scale=14.0", fit_steps=100)
 DRAWN: Row = INDEPENDENT | dict(reader="inr2array", objective="reconstruct", epochs=7, lr=1e-3, seed=0)  # an encoder that learns to draw
-ON_ARRAYS: Row = INDEPENDENT | dict(reader="inr2array", frozen=True, start_from=DRAWN, epochs=14, lr=1e-3, seed=0)  # and who reads its arrays
+ON_ARRAYS: Row = INDEPENDENT | dict(reader="inr2array", frozen=True, start_from=DRAWN, epochs=13, lr=1e-3, seed=0)  # and who reads its arrays
 BOTH: list[Row] = [dict(), VIEWS["all"]]  # with labels, and without
 REST: list[Row] = [row for row in CONTROLS if row["reader"] != "deepsets"]  # DeepSets has rows of its own there
 BESIDE: list[Row] = [dict(reader="inrformer"), dict(reader="inrformer", depth=0), *REST]
@@ -135,7 +136,7 @@ def as_long_as_others() -> list[Row]:
 EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=64)], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, GRAPH_ALONE], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
+    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, POOLED, GRAPH_ALONE], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
     "mnist-shared": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
     "mnist-field": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="mnist-field", dataset="mnist"),
     "cifar10-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS], 3, protocol="cifar10-small", dataset="cifar10"),
@@ -198,7 +199,7 @@ def experiment(name: str, protocol: str | None = None, changes: Row | None = Non
 def _changed(row: Row, changes: Row) -> Row:
     "A row with these changes; that from whose run it starts has them as well, and is named by the id of its run."
     if isinstance(first := row.get("start_from"), dict):
-        row = row | dict(start_from=run_id(config_from(first | changes)))
+        row = row | dict(start_from=run_id(config_from(_changed(first, changes))))
     return row | changes
 
 # %% ../nbs/16_sweeps.ipynb #5fada3ff
@@ -236,27 +237,28 @@ def sweep(
     _check_known(configs, best)
     old = {run_id(cfg): (cfg, True) for cfg in map(config_from, stale(rows, there))}
     todo = {run_id(cfg): (cfg, False) for cfg, r in zip(configs, best) if not (r and r["summary"])} | (old if again else {})
-    todo |= {run_id(cfg): (cfg, False) for cfg in _begun_from(todo, configs, out)}
-    begun = {cfg.start_from for cfg, _ in todo.values()}
+    ids, begun = {run_id(cfg) for cfg in configs}, {cfg.start_from for cfg, _ in todo.values()}
+    todo |= {name: (cfg, False) for cfg in configs if (name := run_id(cfg)) in begun - todo.keys() and not _is_there(name, out)}
     parts = [[entry for name, entry in todo.items() if (name in begun or flat(entry[0]).get("depth") == 0) == first] for first in (True, False)]
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
     how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)
     with tqdm(total=len(todo), desc=experiment, unit="run", disable=not progress) as bar:
-        for record in (record for part in parts for record in _attempts(part, jobs, how) if record):
-            if is_main():
-                write_record(record, experiment, folder)
-            bar.update()
+        for part in parts:
+            ready = [(cfg, old) for cfg, old in part if cfg.start_from not in ids or _is_there(cfg.start_from, out)]
+            for record in filter(None, _attempts(ready, jobs, how)):
+                if is_main():
+                    write_record(record, experiment, folder)
+                bar.update()
     agreed(True)
     return list(filter(None, find_records(configs, known(folder))))
 
-# %% ../nbs/16_sweeps.ipynb #5bc402b1
-def _begun_from(todo: dict[str, tuple[RunConfig, bool]], configs: list[RunConfig], out: str | Path | None) -> list[RunConfig]:
-    "Those that runs to be made start from and that are on record, while their trained readers are not here."
-    begun = {cfg.start_from for cfg, _ in todo.values()} - todo.keys()
-    return [cfg for cfg in configs if (name := run_id(cfg)) in begun and not any(runs_folder(out).glob(f"*/{name}/summary.json"))]
-
 # %% ../nbs/16_sweeps.ipynb #8e0903fe
+def _is_there(name: str, out: str | Path | None) -> bool:
+    "Has a run ended here, so that others can start from its reader? That it is on record is not enough."
+    return any(runs_folder(out).glob(f"*/{name}/summary.json"))
+
+
 def _check_known(configs: list[RunConfig], best: list[Record | None]) -> None:
     "Raise ValueError when what counts as done was made of other images, and FileNotFoundError when there are none to compare."
     digests: dict[str, str] = {}

@@ -955,10 +955,10 @@ def _on_record(rivals: Sequence[dict[str, Any]]) -> str:
         return ""
     cells = [("reader", "test", "validation", "answers come from", "rendered: input", "rendered: no blocks", "parameters", "thread-seconds")]
     for line in rivals:
-        shares = ["" if (share := line[name]) is None or share != share else f"{share:.2f}" for name in ("rendered_input", "rendered_depth0")]
-        cells.append((plain_name(line["row"]), f"{line['test_accuracy']:.3f}", f"{line['val_accuracy']:.3f}", line["reads"], *shares, f"{line['parameters']:,}", f"{line['thread_seconds']:.0f}"))
+        val, *shares = ("" if (share := line[name]) is None or share != share else f"{share:.{digits}f}" for name, digits in (("val_accuracy", 3), ("rendered_input", 2), ("rendered_depth0", 2)))
+        cells.append((plain_name(line["row"]), f"{line['test_accuracy']:.3f}", val, line["reads"], *shares, f"{line['parameters']:,}", f"{line['thread_seconds']:.0f}"))
     rows = "".join("<tr>" + "".join(f"<td style='padding: 0 0.6em'>{cell}</td>" for cell in row) + "</tr>" for row in cells)
-    return f"<details><summary>What others reach on the same INRs</summary><table>{rows}</table></details>"
+    return f"<details><summary>This reader and others on the same INRs</summary><table>{rows}</table></details>"
 
 # %% ../nbs/20_widgets.ipynb #aa83c046
 class AttentionBench(Panel):

@@ -28,6 +28,7 @@ from inrformer.demo import load_demo
 from inrformer.files import lock, write_json
 from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS, load_reader
+from inrformer.rendered import swapped
 from inrformer.records import is_stale, record_of, records
 from inrformer.runs import LEARNED, Run, closure, last_run, open_run, parts_of, run, source_digest
 from inrformer.sweeps import sweep
@@ -100,6 +101,11 @@ def test_a_damaged_trunk_is_named(cache):
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match="trunk-[0-9a-f]{12}/checkpoint-00002-00000 is damaged .*remove it"):
         run(WSD | dict(epochs=6), out=cache)
+    shutil.copytree(path.parents[1], intact := cache / "another" / path.parents[1].name)
+    damaged[-1] ^= 1
+    (intact / path.parent.name / path.name).write_bytes(damaged)
+    with pytest.warns(UserWarning, match="is damaged .*goes on from another"):
+        assert run(WSD | dict(epochs=6), out=cache).summary
 
 
 def test_two_processes_share_the_work_of_one(cache):
@@ -247,6 +253,16 @@ def test_a_run_says_what_of_its_targets_is_rendered_and_what_blocks_did_not_do(c
         assert not [name for name in run(SHORT | row, out=cache).summary if name.startswith(("rendered", "swap"))]
     final = run(SHORT | dict(final=True), out=cache).summary
     assert final["val_accuracy"] is None and "rendered_input" in final
+
+
+def test_an_answer_is_that_of_the_embedded_weights_where_blocks_add_nothing(monkeypatch):
+    demo = load_demo()
+    for block in demo.model.blocks:
+        monkeypatch.setattr(block, "forward", lambda graph, weights: graph)
+    embedded, changed = demo.test.inr[:100], demo.test.inr[100:200]
+    with torch.no_grad():
+        alone, other = (demo.model(inr).argmax(dim=1) for inr in (embedded, changed))
+    assert torch.equal(swapped(demo.model, embedded, changed), alone) and not torch.equal(alone, other)
 
 
 def test_a_run_says_when_its_crop_head_has_not_learned(cache):

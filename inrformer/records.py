@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Record', 'RIVALS', 'WORDS', 'NUMBERS', 'DRAWS', 'LEVEL', 'records_folder', 'record_of', 'write_record', 'records',
            'is_stale', 'find_record', 'find_records', 'stale', 'check_images', 'thread_seconds', 'rivals', 'table',
-           'row_name', 'runs_of', 'plain_name', 'counted', 'results', 'Paired', 'right', 'measure', 'paired', 'unseen',
-           'residuals', 'image_draws', 'seed_draws', 'p_value', 'holm', 'judged', 'verdict', 'effects']
+           'row_name', 'runs_of', 'plain_name', 'counted', 'results', 'spread', 'of_most_images', 'Paired', 'right',
+           'measure', 'paired', 'unseen', 'residuals', 'image_draws', 'seed_draws', 'p_value', 'holm', 'judged',
+           'verdict', 'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
 import json
@@ -395,6 +396,25 @@ def _missing(there: list[Record | None], kept: int) -> str:
     if left := sum(bool(r and r["summary"]) for r in there) - kept:
         said.append(f"{left} left the protocol")
     return "; ".join(dict.fromkeys(said))
+
+# %% ../nbs/15_records.ipynb #49f2f581
+def spread(
+    rows: pd.DataFrame,  # of `results`
+    value: str,
+    unit: float = 100,  # what the value is multiplied by
+    digits: int = 2,
+) -> list[str]:
+    "Mean, smallest and largest of a value as text, for every row; the mean alone where all are alike, nothing where there is none."
+    shown = zip(*(unit * rows[f"{value} ({part})"] for part in ("mean", "min", "max")))
+    return ["" if mean != mean else f"{mean:,.{digits}f}" if low == high else f"{mean:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})" for mean, low, high in shown]
+
+
+def of_most_images(rows: list[dict[str, Any]], found: Iterable[Record]) -> list[Record]:
+    "Records of the images that these rows have most of."
+    parts: dict[str, list[Record]] = {}
+    for r in found:
+        parts.setdefault(flat(r["config"])["dataset"], []).append(r)
+    return max((parts[name] for name in sorted(parts)), key=lambda part: len(counted(rows, part)), default=[])
 
 # %% ../nbs/15_records.ipynb #b1fccdda
 @dataclass(frozen=True, eq=False)

@@ -67,8 +67,8 @@ class Cluster:
 
         A row that starts from another is left out by its job until that has ended, and is there when all are submitted again.
         """
-        known_as = {run_id(config_from(row)): row for row in rows}
-        found = find_records([config_from(row) for row in rows], known(places.get("folder")))
+        configs = [config_from(row) for row in rows]
+        known_as, found = dict(zip(map(run_id, configs), rows)), find_records(configs, known(places.get("folder")))
         missing = [row for row, record in zip(rows, found) if not (record and record["summary"])]
         with_first = [[*([known_as[name]] if (name := row.get("start_from")) in known_as else []), row] for row in missing]
         return self.submit(Again(sweep, dict(rows=part, experiment=experiment, **places)) for part in with_first)

@@ -245,7 +245,7 @@ def sweep(
     how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)
     with tqdm(total=len(todo), desc=experiment, unit="run", disable=not progress) as bar:
         for part in parts:
-            ready = [(cfg, old) for cfg, old in part if cfg.start_from not in ids or _is_there(cfg.start_from, out)]
+            ready = [entry for entry in part if entry[0].start_from not in ids or _is_there(entry[0].start_from, out)]
             for record in filter(None, _attempts(ready, jobs, how)):
                 if is_main():
                     write_record(record, experiment, folder)

@@ -45,6 +45,14 @@ def test_a_preempted_row_is_requeued_and_goes_on_from_its_checkpoint(here, tmp_p
     assert here.sweep([row], "example", **places) == [], "what is on record is not submitted again"
 
 
+def test_a_job_whose_row_starts_from_another_brings_it(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(here, "submit", lambda calls: [call.options["rows"] for call in calls])
+    encoder, reader = SMALL, SMALL | dict(epochs=2, start_from=run_id(config_from(SMALL)))
+    places = dict(out=tmp_path / "runs", folder=tmp_path / "records")
+    assert here.sweep([reader, encoder], "example", **places) == [[encoder, reader], [encoder]]
+    assert here.sweep([reader], "example", **places) == [[reader]], "what is not among the rows is nobody's to run"
+
+
 def test_parts_of_a_data_set_are_jobs(here, tmp_path):
     jobs = here.fit(tmp_path / "inrs", Data(n_train=30, n_test=6), Fit(hidden="4-4", omega=8.0, fit_steps=2, test_init="other"), parts=2, shard_size=10, device="cpu")
     for job in jobs:

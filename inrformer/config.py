@@ -308,6 +308,6 @@ def _parsed(name: str, text: str, kind: type) -> Any:
     if text == "None":
         return None
     try:
-        return text if kind is str else ast.literal_eval(text)
+        return text if kind is str else ast.literal_eval(text.capitalize() if kind is bool else text)
     except (ValueError, SyntaxError) as error:
-        raise ValueError(f"{name} must be of type {kind.__name__}, not {text!r}") from error
+        raise ValueError(f"{name} must be {'True or False' if kind is bool else f'of type {kind.__name__}'}, not {text!r}") from error

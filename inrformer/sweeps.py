@@ -225,38 +225,54 @@ def sweep(
     Raises ValueError for fewer than one job and for several under torchrun, where the processes already share every run, and RuntimeError when one of
     several jobs is killed, and when steps are to be compiled and there is no compiler.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, not {jobs}")
-    if jobs > 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError(f"jobs={jobs} under torchrun: its processes share every run; use one or the other")
+    _check_jobs(jobs)
     if compiled:
         check_compiler()
-    configs = [config_from(row) for row in rows]
-    limit, there = float("inf") if budget is None else time.monotonic() + 60 * budget, known(folder)
-    best = find_records(configs, there)
-    _check_known(configs, best)
-    old = {run_id(cfg): (cfg, True) for cfg in map(config_from, stale(rows, there))}
-    todo = {run_id(cfg): (cfg, False) for cfg, r in zip(configs, best) if not (r and r["summary"])} | (old if again else {})
-    ids, begun = {run_id(cfg) for cfg in configs}, {cfg.start_from for cfg, _ in todo.values()}
-    todo |= {name: (cfg, False) for cfg in configs if (name := run_id(cfg)) in begun - todo.keys() and not _is_there(name, out)}
-    parts = [[entry for name, entry in todo.items() if (name in begun or flat(entry[0]).get("depth") == 0) == first] for first in (True, False)]
+    configs, there, limit = [config_from(row) for row in rows], known(folder), float("inf") if budget is None else time.monotonic() + 60 * budget
+    _check_known(configs, find_records(configs, there))
+    old = [run_id(config_from(row)) for row in stale(rows, there)]
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
+    parts = _parts(configs, there, old if again else [], out)
     how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)
-    with tqdm(total=len(todo), desc=experiment, unit="run", disable=not progress) as bar:
+    with tqdm(total=sum(map(len, parts)), desc=experiment, unit="run", disable=not progress) as bar:
         for part in parts:
-            ready = [entry for entry in part if entry[0].start_from not in ids or _is_there(entry[0].start_from, out)]
-            for record in filter(None, _attempts(ready, jobs, how)):
+            for record in filter(None, _attempts(_ready(part, configs, out), jobs, how)):
                 if is_main():
                     write_record(record, experiment, folder)
                 bar.update()
     agreed(True)
     return list(filter(None, find_records(configs, known(folder))))
 
-# %% ../nbs/16_sweeps.ipynb #8e0903fe
+# %% ../nbs/16_sweeps.ipynb #8e0903ff
 def _is_there(name: str, out: str | Path | None) -> bool:
     "Has a run ended here, so that others can start from its reader? That it is on record is not enough."
     return any(runs_folder(out).glob(f"*/{name}/summary.json"))
+
+
+def _parts(configs: list[RunConfig], there: list[Record], again: list[str], out: str | Path | None) -> list[list[tuple[RunConfig, bool]]]:
+    "What is to run, and whether it has before: first the readers that others start from, and those without a block, with whose target values others' are compared; then the rest."
+    named = {run_id(cfg): cfg for cfg in configs}
+    done = {r["run_id"] for r in filter(None, find_records(configs, there)) if r["summary"]}
+    todo = named.keys() - done | set(again)
+    starters = {named[name].start_from for name in todo} & named.keys()
+    todo |= {name for name in starters if not _is_there(name, out)}
+    first = starters | {name for name in todo if flat(named[name]).get("depth") == 0}
+    return [[(cfg, name in again) for name, cfg in named.items() if name in todo and (name in first) == part] for part in (True, False)]
+
+
+def _ready(part: list[tuple[RunConfig, bool]], configs: list[RunConfig], out: str | Path | None) -> list[tuple[RunConfig, bool]]:
+    "Those whose starters, where they are of the same rows, have ended."
+    ids = {run_id(cfg) for cfg in configs}
+    return [entry for entry in part if entry[0].start_from not in ids or _is_there(entry[0].start_from, out)]
+
+# %% ../nbs/16_sweeps.ipynb #8e0903fe
+def _check_jobs(jobs: int) -> None:
+    "Raise ValueError for fewer than one job, and for several under torchrun."
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, not {jobs}")
+    if jobs > 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError(f"jobs={jobs} under torchrun: its processes share every run; use one or the other")
 
 
 def _check_known(configs: list[RunConfig], best: list[Record | None]) -> None:

@@ -160,8 +160,10 @@ def test_fields_on_the_command_line():
     assert parse_fields(["reader=deepsets", "seed=3"]) == dict(reader="deepsets", seed=3)
     with pytest.raises(TypeError, match="did you mean 'epochs'"):
         parse_fields(["epoch=2"])
-    with pytest.raises(ValueError, match="aux must be of type bool, not 'false'"):
-        parse_fields(["aux=false"])
+    assert parse_fields(["aux=false", "canonical=true"]) == dict(aux=False, canonical=True)
+    for word, wanted in (("aux=no", "aux must be True or False, not 'no'"), ("hint=many", "hint must be of type int, not 'many'")):
+        with pytest.raises(ValueError, match=wanted):
+            parse_fields([word])
     with pytest.raises(ValueError, match="write FIELD=VALUE"):
         parse_fields(["hint"])
 

@@ -7,7 +7,7 @@ __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'FULL', 'LONGER', 'DISSECTED', 
            'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER',
            'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE',
            'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter',
-           'as_long_as_others', 'experiment', 'known', 'sweep', 'without_places']
+           'as_long_as_others', 'protocols_of', 'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -184,12 +184,17 @@ ZOOS: dict[str, list[Row]] = {
 }
 
 # %% ../nbs/16_sweeps.ipynb #0a7c0507
+def protocols_of(name: str) -> list[str]:
+    "The protocols that the rows of an experiment are run under."
+    return list(dict.fromkeys(row["protocol"] for row in (EXPERIMENTS | ZOOS)[name]))
+
+
 def experiment(name: str, protocol: str | None = None, changes: Row | None = None) -> tuple[str, list[Row]]:
     "The name of its records and the rows of an experiment, with the same changes to all, under one protocol where it has several. Raises ValueError, naming them."
     known = EXPERIMENTS | ZOOS
     if name not in known:
         raise ValueError(f"experiment must be one of {list(known)}, not {name!r}")
-    several = list(dict.fromkeys(row["protocol"] for row in known[name]))
+    several = protocols_of(name)
     if protocol not in (several if len(several) > 1 else [None, *several]):
         raise ValueError(f"{name} has the protocols {several}, not {protocol}: name one of them (--protocol)")
     rows = [_changed(row, changes or {}) for row in known[name] if protocol in (None, row["protocol"])]

@@ -24,7 +24,7 @@ from inrformer.demo import PARTS
 from inrformer.reader import READERS
 from inrformer.records import paired, records
 from inrformer.runs import source_digest
-from inrformer.sweeps import EXPERIMENTS, experiment
+from inrformer.sweeps import EXPERIMENTS, experiment, protocols_of
 
 PAGES = {p.relative_to(ROOT / "nbs").as_posix(): nbformat.read(p, 4) for p in NOTEBOOKS}
 SITE = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]
@@ -309,7 +309,7 @@ def shown(tree):
     return [{option(c, "label") or c.id: "".join(filter(None, text_of(c))) for c in cells} for cells in execute(RESULTS, tree).values()]
 
 
-EXECUTED = [(name, protocol if len({row["protocol"] for row in rows}) > 1 else None) for name, rows in EXPERIMENTS.items() for protocol in dict.fromkeys(row["protocol"] for row in rows)]
+EXECUTED = [(name, protocol) for name in EXPERIMENTS for protocol in protocols_of(name)]
 
 
 def test_the_results_pages_show_whatever_is_on_record(tree):

@@ -26,7 +26,7 @@ from inrformer.__main__ import main
 from inrformer.config import config_from, flat, run_id
 from inrformer.files import lock
 from inrformer.records import records, write_record
-from inrformer.sweeps import EXPERIMENTS, MATCHED, experiment, reader_and_choices, sweep, with_seeds, without_places
+from inrformer.sweeps import EXPERIMENTS, MATCHED, experiment, protocols_of, reader_and_choices, sweep, with_seeds, without_places
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=20, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=2, device="cpu")
 ROWS = with_seeds([dict(), dict(aux=False), dict(hint=16)], 2, **SMALL)
@@ -44,9 +44,8 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_row_of_every_experiment_can_run_under_the_protocol_that_it_names(name):
-    for protocol in dict.fromkeys(row["protocol"] for row in EXPERIMENTS[name]):
-        several = len({row["protocol"] for row in EXPERIMENTS[name]}) > 1
-        assert all(config_from(row).protocol == protocol for row in experiment(name, protocol if several else None)[1])
+    for protocol in protocols_of(name):
+        assert all(config_from(row).protocol == protocol for row in experiment(name, protocol)[1])
 
 
 def test_table_3_is_the_papers():

@@ -40,6 +40,11 @@ def _target_values(reader: Reader, inr: INR) -> Float[Tensor, "b k"]:
     return torch.cat([reader.target_values(inr[first : first + 100]) for first in range(0, len(inr), 100)])
 
 
+def _some(values: Float[Tensor, "b k"], most: int = 4096) -> Float[Tensor, "b m"]:
+    "As many columns at most, the same whenever asked, for a map between all of a large reader's does not fit into memory."
+    return values[:, torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0))[:most].sort().values]
+
+
 @torch.no_grad()
 def rendered(
     reader: Reader,  # reads target INRs
@@ -48,10 +53,10 @@ def rendered(
     without: Reader | None = None,  # the same without blocks, trained
 ) -> dict[str, float]:
     "What of a reader's target values is predicted linearly: `rendered_input`, from the input's values at the same points, and `rendered_depth0`, from the target values of a reader without blocks."
-    y, y_held = (_target_values(reader, inr) for inr in (known, held))
+    y, y_held = (_some(_target_values(reader, inr)) for inr in (known, held))
     explained = dict(rendered_input=[inr(reader.query).flatten(1) for inr in (known, held)])
     if without is not None:
-        explained["rendered_depth0"] = [_target_values(without, inr) for inr in (known, held)]
+        explained["rendered_depth0"] = [_some(_target_values(without, inr)) for inr in (known, held)]
     return {name: linear_r2(x, y, x_held, y_held) for name, (x, x_held) in explained.items()}
 
 # %% ../nbs/12a_rendered.ipynb #d200a0e7

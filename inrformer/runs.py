@@ -30,7 +30,7 @@ import torch
 from filelock import Timeout
 
 from . import __version__
-from .config import RunConfig, config_from, from_json, identity, protocol_kept, run_id
+from .config import RunConfig, config_from, flat, from_json, identity, protocol_kept, run_id
 from .data import INRDataset, fit_dataset, read_card
 from .files import json_digest, lock, read_json, read_lines, remove, sha256, shown, write_json, write_text
 from .images import Images, load_images, place_of, source_name
@@ -485,6 +485,8 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
             write_json(this.folder / f"{name}.json", value)
     if trunk:
         _first_on_main(lambda: trunk.enter(this, known))
+        if is_main():
+            trunk.leave(this)
 
     def at_epoch() -> bool:
         if trunk and is_main():
@@ -512,7 +514,8 @@ def check_compiler() -> None:
 
 
 def _compile(objective: Objective) -> None:
-    "Have the losses of a step computed by compiled code."
+    "Have the losses of a step computed by compiled code; what was compiled for other runs of this process is forgotten, for of more than eight none would be."
+    torch.compiler.reset()
     warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
     objective.loss = torch.compile(objective.loss, dynamic=False)
 
@@ -575,17 +578,18 @@ def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]
 
 
 def _without_blocks(this: Run, kind: str) -> Reader | None:
-    "The reader of a finished run, in any experiment and of the present source, that is this one with no block, or with the protocol's usual choices and no block."
-    cfg = this.config
-    if cfg.architecture.depth == 0:
+    "The reader without a block of a finished run on the same INRs, of the present source, in any experiment: of several that of the run which differs least from this one."
+    wanted = identity(replace(this.config, architecture=replace(this.config.architecture, depth=0)))
+    if wanted == identity(this.config):
         return None
-    usual = config_from(dict(protocol=cfg.protocol, reader=cfg.reader, depth=0)).architecture
-    for bare in (replace(cfg, architecture=architecture) for architecture in (replace(cfg.architecture, depth=0), usual)):
-        there = [Run(folder, bare) for folder in sorted(this.folder.parents[1].glob(f"*/{run_id(bare)}"))]
-        source = source_digest(bare.reader, bare.objective, kind)
-        for other in (run for run in there if run.summary and run.record_parts["source"] == source):
-            return other.model
-    return None
+    source, there = source_digest(this.config.reader, this.config.objective, kind), []
+    for path in sorted(this.folder.parents[1].glob("*/*/config.json")):
+        said = read_json(path)
+        if said["architecture"].get("depth") == 0 and all(said[part] == wanted[part] for part in ("inputs", "fit", "reader", "objective")):
+            other = Run(path.parent, from_json(said))
+            if other.summary and other.record_parts["source"] == source:
+                there.append((sum(flat(said).get(name) != value for name, value in flat(wanted).items()), path.parent.name, other))
+    return min(there, key=lambda entry: entry[:2])[-1].model if there else None
 
 
 def _tell_crop(numbers: dict[str, Any]) -> None:

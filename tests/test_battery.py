@@ -299,12 +299,37 @@ def test_readers_see_the_function_and_not_the_order(name, spec):
     assert torch.equal(stages["logits"], logits) and torch.equal(stages["features"], reader.features(inr))
 
 
+def hold_edits(reader: Reader, inr: INR) -> None:
+    "What a reader changes of INRs, without what it leaves of them, goes along with every permutation of hidden neurons, and with nothing that only looks like one."
+    def changed(x: INR) -> INR:
+        return INR(tuple(after - before for after, before in zip(reader.edit(x).tensors, x.tensors)), x.spec)
+
+    assert equivariance_error(changed, inr, trials=2, generator=seeded(1)) < 1e-10
+    assert all(relative_error(changed(change(inr)), change(changed(inr))) > 1e-6 for change in changes(inr.spec, len(inr)))
+
+
+OTHERWISE = [("scalegmn", dict(bidirectional=True)), ("ng_transformer", dict(probes=4)), ("dws", dict(heads=0)), ("mlp", dict(reorder="align"))]  # choices of rows that make another reader of one
+
+
+def usual_specs() -> Iterator[Any]:
+    "The specs of the usual kind, with its usual options."
+    yield from (case for case in cases() if case.values[0].kind == INRSpec.kind and not changed(case.values[0]))
+
+
+@pytest.mark.parametrize("spec", list(usual_specs()))
+@pytest.mark.parametrize("name, choices", OTHERWISE, ids=[name for name, _ in OTHERWISE])
+def test_readers_keep_the_symmetry_when_they_are_made_otherwise(name, choices, spec):
+    reader, inr = reader_of(name, spec, **EDITING.get(name, {}) | choices).double().eval(), drawn(spec)
+    assert invariance_error(reader, inr, trials=2, generator=seeded(1)) < 1e-10
+    hold_edits(reader, inr)
+
+
 @each_pair
 def test_edits_are_equivariant_and_hints_are_heard(name, spec):
     reader, inr = reader_of(name, spec, **EDITING.get(name, {})).double().eval(), drawn(spec)
     points = grid(*[3] * spec.coordinates).double().expand(3, -1, -1) / 2
     if hasattr(reader, "edit"):
-        assert equivariance_error(reader.edit, inr, trials=2, generator=seeded(1)) < 1e-10
+        hold_edits(reader, inr)
     if hasattr(reader, "crop"):
         shown = reader.crop(inr, points)
         assert shown.shape == (3, points.shape[1], spec.widths[-1])

@@ -205,15 +205,43 @@ def beyond_scaling(reader, inr, wanted) -> torch.Tensor:
     return torch.stack([(x @ torch.linalg.lstsq(x, w).solution - w).square().mean() for x, w in fits]).mean()
 
 
-def trained_editor(name: str, wanted, steps: int, lr: float):
-    reader = seed_parameters(READERS[name](TINY, READERS[name].Config(**EDITORS[name])), 0).train()
-    optimizer = torch.optim.Adam(reader.parameters(), lr=lr)
+def editor(name: str):
+    return seed_parameters(READERS[name](TINY, READERS[name].Config(**EDITORS[name])), 0).train()
+
+
+def trained(reader, wanted, steps: int, lr: float):
+    "The same reader, taught to make of INRs what is wanted."
+    optimizer = torch.optim.Adam([p for p in reader.parameters() if p.requires_grad], lr=lr)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
         optimizer.zero_grad()
         missed(reader, init_inr(TINY, 32, generator=seeded(1000 + step)), wanted).backward()
         optimizer.step()
     return reader.requires_grad_(False)
+
+
+def by_layers_alone(reader):
+    "The same reader without the numbers by which each tensor is kept and moved: all has to come from its layers."
+    for name, value in dict(keep=0.0, move=0.0, gain=1.0).items():
+        if hasattr(reader.rewrite, name):
+            getattr(reader.rewrite, name).data.fill_(value)
+            getattr(reader.rewrite, name).requires_grad_(False)
+    return reader
+
+
+def with_biases_from_the_first_node_on(reader):
+    "What the released graph network does: the changes of biases are read from the list of nodes, whose first are the coordinates."
+    def edit(inr):
+        nodes, edges = reader.embed(reader.standard(inr))
+        for layer in reader.layers:
+            nodes = layer(nodes, edges)
+            edges = layer.update_edges(nodes, edges)
+        weights = iter(reader.of_edges(e)[..., 0] for e in edges)
+        biases = reader.of_nodes(torch.cat(nodes, dim=1))[..., 0].split(TINY.widths[1:] + TINY.widths[:1], dim=1)
+        return reader.rewrite(reader, inr, [next(weights) if p.inn is not None else biases[p.out - 1] for p in TINY.layout])
+
+    reader.edit = edit
+    return reader
 
 
 @pytest.mark.parametrize("name", EDITORS)
@@ -223,17 +251,22 @@ def test_editors_begin_near_the_identity(name):
         assert 0 < missed(reader, inr, lambda standard: standard) < 0.05
 
 
-@pytest.mark.parametrize("name", EDITORS)
-def test_editors_learn_to_scale_and_to_move_each_tensor(name):
-    "Released graph networks could not: each bias got the change of another neuron."
+@pytest.mark.parametrize("name", [name if name not in ("nft", "ng_transformer") else pytest.param(name, marks=pytest.mark.grid) for name in EDITORS])
+def test_the_layers_of_editors_learn_to_scale_and_to_move_each_tensor(name):
     wanted = turned if name == "scalegmn" else scaled
-    reader, test = trained_editor(name, wanted, steps=60, lr=8e-2), init_inr(TINY, 200, generator=seeded(99))
-    assert missed(reader, test, wanted) < 0.1
+    reader, test = trained(by_layers_alone(editor(name)), wanted, steps=200, lr=2e-2), init_inr(TINY, 200, generator=seeded(99))
+    assert missed(reader, test, wanted) < 0.04
+
+
+def test_the_released_graph_network_does_not_learn_to():
+    "Each bias gets the change of another neuron."
+    reader = trained(with_biases_from_the_first_node_on(by_layers_alone(editor("ng_gnn"))), scaled, steps=200, lr=2e-2)
+    assert missed(reader, init_inr(TINY, 200, generator=seeded(99)), scaled) > 0.1
 
 
 @pytest.mark.parametrize(("name", "steps"), [
     ("dws", 60), ("nfn_np", 150), ("nfn_hnp", 120), *(pytest.param(name, 120, marks=pytest.mark.grid) for name in ("nft", "ng_gnn", "ng_transformer")),
 ])
 def test_editors_learn_a_random_layer_of_linear_maps(name, steps):
-    reader, test = trained_editor(name, mixed, steps=steps, lr=2e-2), init_inr(TINY, 200, generator=seeded(99))
+    reader, test = trained(editor(name), mixed, steps=steps, lr=2e-2), init_inr(TINY, 200, generator=seeded(99))
     assert missed(reader, test, mixed) < 0.5 * beyond_scaling(reader, test, mixed)

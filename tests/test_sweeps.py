@@ -269,10 +269,10 @@ REHEARSAL = ["sweep", "table3", "--protocol", "cifar10-full", "--budget", "9"]
 TINY = "dataset=digits n_train=64 n_test=32 hidden=6-6 fit_steps=5 epochs=2 batch_size=32 model=demo dim=16 edge_dim=8 depth=1 heads=2 features=2 outputs=1 schedule=cosine precision=fp32 device=cpu".split()
 
 
-def command(cache, out="DIR", *more):
-    "The command for a bare machine, at a small size, in an interpreter that has no notebook tools."
+def command(cache, out="DIR", *more, start=BARE):
+    "The command for a bare machine, at a small size, in an interpreter that has no notebook tools and begins like this."
     (cache / "bare").mkdir(exist_ok=True)
-    (cache / "bare" / "sitecustomize.py").write_text(BARE)
+    (cache / "bare" / "sitecustomize.py").write_text(start)
     env = os.environ | dict(PYTHONPATH=f"{cache / 'bare'}{os.pathsep}{ROOT}", INRFORMER_CACHE=str(cache / "cache"))
     words = [sys.executable, "-m", "inrformer", *REHEARSAL, "--out", str(cache / out), "--set", *TINY, *more]
     return dict(args=words, cwd=cache, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -301,19 +301,22 @@ def test_the_command_for_a_bare_machine_is_killed_half_way_and_resumed(cache):
 
 @pytest.mark.grid
 def test_a_sweep_killed_at_ten_random_moments_gives_the_same_records(cache):
-    "Rows of one trunk each: what a kill leaves of a fit, a checkpoint, a branch or a record must do no harm."
-    draw, longer = random.Random(0), ("schedule=wsd", "epochs=6")
-    for _ in range(10):
-        process = subprocess.Popen(**command(cache, "killed", *longer))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=draw.uniform(3, 15))
-        process.kill()
-        process.communicate()
-    for name in ("killed", "whole"):
-        done = subprocess.run(**command(cache, name, *longer))
+    "Two rows at a time, a checkpoint after every tenth of an epoch, then longer rows of the same trunks: what a kill leaves of a fit, a checkpoint, a branch or a record must do no harm."
+    draw, hurried = random.Random(0), BARE + "import inrformer.training\ninrformer.training.PAUSE = 0\n"
+    sweeps = [("schedule=wsd", f"epochs={epochs}", "--jobs", "2") for epochs in (10, 16)]
+    for options in sweeps:
+        for _ in range(5):
+            process = subprocess.Popen(**command(cache, "killed", *options, start=hurried))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=draw.uniform(5, 12))
+            assert process.poll() is None, "there was nothing left to kill"
+            process.kill()
+            process.communicate()
+    for name, options in itertools.product(("killed", "whole"), sweeps):
+        done = subprocess.run(**command(cache, name, *options, start=hurried))
         assert done.returncode == 0, done.stderr[-3000:]
     killed, whole = ({r["run_id"]: r for r in records("table3-cifar10-full", cache / name / "records")} for name in ("killed", "whole"))
-    assert killed.keys() == whole.keys() and len(whole) == 14
+    assert killed.keys() == whole.keys() and len(whole) == 28
     for run, record in whole.items():
         for part in record.keys() - {"env", "summary"}:
             assert killed[run][part] == record[part], (run, part)

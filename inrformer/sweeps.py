@@ -84,6 +84,7 @@ AUTHORS: list[Row] = [row | dict(canonical=False, augment="none", weight_noise=0
     dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, epochs=24), dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=4),
     dict(reader="nfn_hnp", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=4), dict(reader="nft", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=1),
     dict(reader="ng_gnn", model="published", frequency_std=3.0, lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=60), dict(reader="ng_transformer", model="published", frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=18),
+    dict(reader="ng_transformer", model="published", probes=64, frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=18), dict(reader="inr2array", model="published", lr=1e-4, weight_decay=0.1, batch_size=128, epochs=1),
     dict(reader="scalegmn", model="published", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=36), dict(reader="scalegmn", model="published_bidirectional", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=24),
     dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=30), dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=60),
 )]

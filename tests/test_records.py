@@ -13,7 +13,7 @@ from inrformer.config import config_from, flat, from_json, identity, run_id
 from inrformer.files import json_text, write_json, write_lines
 from inrformer.objectives.regress import concordance
 from inrformer.records import (
-    Paired, counted, effects, find_record, holm, is_stale, judged, measure, p_value, paired, record_of, records, residuals, results, right, row_name, runs_of, stale, table, unseen, write_record,
+    Paired, counted, effects, find_record, holm, is_stale, judged, measure, of_images, of_seeds, paired, record_of, records, results, right, row_name, runs_of, stale, table, unseen, write_record,
 )
 from inrformer.runs import Run, source_digest
 
@@ -268,7 +268,7 @@ def test_shares_count_as_they_are_and_what_is_neither_share_nor_class_is_refused
 
 def test_other_inits_are_the_first_rows_runs_on_other_inrs():
     first = [record(row, 0.8) for row in (ROWS[0], ROWS[3])]
-    for r, share in zip(first, (0.3, 0.5)):
+    for r, share in zip(first, (0.39, 0.41)):
         r["answers"]["test-other"] = answers(share)
     said = judged([unseen(ROWS, [*first, record(ROWS[1], 0.1)])]).iloc[0]
     assert said[["row", "seeds", "verdict"]].tolist() == ["other inits", 2, "worse"] and said["effect"] == pytest.approx(-40)
@@ -278,16 +278,29 @@ def test_other_inits_are_the_first_rows_runs_on_other_inrs():
 def test_holm_is_what_one_works_out_by_hand():
     "Smallest first: .01 x 4 = .04, .02 x 3 = .06, .03 x 2 = .06, .04 x 1 = .04, which may not fall below .06."
     assert holm([0.03, 0.01, 0.04, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([0.5, float("nan"), 0.9]).tolist() == pytest.approx([1.0, float("nan"), 1.0], nan_ok=True), "what is empty does not count"
+    assert holm([0.5, float("nan"), 0.9]).tolist() == pytest.approx([1.0, float("nan"), 1.0], nan_ok=True)
+    assert holm([0.02, float("nan"), 0.01]).tolist() == pytest.approx([0.04, float("nan"), 0.03], nan_ok=True), "a row that is not yet run counts: its verdicts do not wait for it"
     assert holm([]).size == 0
 
 
-def test_p_values_and_residuals_are_what_one_works_out_by_hand():
-    assert p_value(np.array([-1.0, 1, 2, 3, 4, 5, 6, 7, 8])) == pytest.approx(2 * 2 / 10)
-    assert p_value(np.zeros(9)) == 1 and p_value(np.ones(9999)) == pytest.approx(2e-4)
-    three = pd.DataFrame([[0.0, 0], [1, 0], [1, 1]])
-    assert residuals(three) == pytest.approx(np.array([-0.5, 0, 0.5]) * 1.5**0.5) and residuals(three).var() == pytest.approx(np.var([0, 0.5, 1], ddof=1))
-    assert residuals(three[:1]).size == 0 == residuals(three[:0]).size
+def test_what_seeds_and_images_vary_is_what_one_works_out_by_hand():
+    "Effects 0, .5 and 1: variance .25. A second row that moves as the first does tells nothing new; one that does not move halves the variance, and shares a half of it."
+    one, still = pd.DataFrame([[0.0, 0], [1, 0], [1, 1]]), pd.DataFrame([[1.0, 0]] * 3)
+    assert of_seeds([one]) == pytest.approx((0.25, 2)) == of_seeds([one, one]) == of_seeds([one, one[:1], one[:0]])
+    assert of_seeds([one, still]) == pytest.approx((0.125, 1 / (0.5**2 / 2 + 0.5**2 / 4)))
+    assert of_seeds([still]) == (0, 2) and of_seeds([one[:1]]) == (0, np.inf)
+    images = pd.DataFrame([[0.0, 1.0, 2.0, 1.0]] * 2)
+    assert of_images(images) == pytest.approx((2 / 3 / 4, 0)) and of_images(images[:1]) == pytest.approx((2 / 3 / 4, 0)), "seeds that agree on every image"
+    apart = pd.DataFrame([[1.0, -1.0], [-1.0, 1.0]])
+    assert of_images(apart) == pytest.approx((0, 4 / 2)), "all of it is of seed and image together: 4 of it over one degree of freedom"
+
+
+def test_what_was_asked_first_is_not_corrected():
+    generator = np.random.default_rng(3)
+    pairs = [Paired(row, pd.DataFrame((generator.random((3, 400)) < 0.1).astype(float))) for row in ("depth 0", "hint 16", "hint 64")]
+    said = judged([pairs[0], *pairs[1:], Paired("not yet run", pd.DataFrame())]).set_index("row")
+    assert said.loc["depth 0", "p (Holm)"] == said.loc["depth 0", "p"] and said.loc["not yet run", "verdict"] == ""
+    assert (said.loc[["hint 16", "hint 64"], "p (Holm)"] > 1.9 * said.loc[["hint 16", "hint 64"], "p"]).all()
 
 
 def test_equal_rows_are_not_told_apart_and_unequal_ones_are():
@@ -297,29 +310,23 @@ def test_equal_rows_are_not_told_apart_and_unequal_ones_are():
     assert said["verdict"].tolist() == ["not told apart", "better", "worse"] and said["effect"].tolist() == pytest.approx([0, 40, -40]) and said["p"][0] == 1
 
 
-@pytest.fixture
-def few_draws(monkeypatch):
-    "A tenth of the draws: what is measured here needs many tables, not fine intervals."
-    monkeypatch.setattr("inrformer.records.DRAWS", 1000)
-
-
 def simulated(generator, effects, seeds, images=200, spread=0.03):
     "Rows of known effect beside one first row: images of known difficulty, and seeds that move each row's chances."
-    easy = generator.uniform(0.35, 0.65, images)
+    easy = 0.8 * generator.beta(0.5, 0.5, images)
     moved = generator.normal(0, spread, (1 + len(effects), seeds, 1))
     right = generator.random((1 + len(effects), seeds, images)) < easy + moved + np.array([0, *effects])[:, None, None]
     return [Paired(f"effect {effect}", pd.DataFrame(row.astype(float) - right[0])) for effect, row in zip(effects, right[1:])]
 
 
-@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.03), (5, 0.03), (5, 0.08)])
-def test_an_interval_covers_the_effect_as_often_as_it_says(seeds, spread, few_draws):
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.03), (3, 0.01), (3, 0.03), (5, 0.03), (3, 0.08)])
+def test_an_interval_covers_the_effect_as_often_as_it_says(seeds, spread):
     generator, known = np.random.default_rng(0), (0.0, 0.03, -0.05, 0.1)
     tables = [judged(simulated(generator, known, seeds, spread=spread)) for _ in range(200)]
     covered = np.mean([[low <= 100 * e <= high for low, e, high in zip(t["low"], known, t["high"])] for t in tables])
-    assert 0.9 <= covered <= 0.99, covered
+    assert 0.93 <= covered <= 0.99, covered
 
 
-def test_a_table_of_equal_rows_seldom_calls_one_different(few_draws):
+def test_a_table_of_equal_rows_seldom_calls_one_different():
     generator = np.random.default_rng(1)
     called = np.mean([judged(simulated(generator, (0.0,) * 4, 3))["verdict"].ne("not told apart").any() for _ in range(200)])
     assert called <= 0.1, called

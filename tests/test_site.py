@@ -324,6 +324,9 @@ def test_the_results_pages_show_whatever_is_on_record(tree):
             found[1]["source"] = "of another day"
         if label == "digits":
             found[-1]["summary"]["val_accuracy"] = None
+        if name == "unread":
+            for given in (r["answers"]["test"] for r in found):
+                given["ids"] = [k + 500 for k in given["ids"]]
         (tree / "figures" / "records" / f"{label}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
     cells, index, readers, beyond = shown(tree)
     assert "not yet run" not in "".join(text for label, text in cells.items() if label.startswith(("tbl-", "fig-")))
@@ -336,6 +339,7 @@ def test_the_results_pages_show_whatever_is_on_record(tree):
     assert "change its accuracy by **-0.1 points**" in cells["982ad4c6"] and "blocks without attention differ from whole ones by **" in cells["982ad4c6"] and "The best controls" in cells["982ad4c6"] and "Not yet run" not in cells["f0und002"]
     assert "In the paper 3.1 points, -0.1 on `digits`" in cells["de69f976"] and "Does it still learn?" in cells["de69f976"]
     assert "better" in "".join(cells.values()) and "<details>" in cells["tbl-ids"] and run_id(config_from(rows[0])) in cells["tbl-ids"]
+    assert "100.00" in cells["tbl-unread"] and "1.20" in cells["tbl-unread"], "all of the known images, and 0, 6 and 12 of the 500 others"
     assert "not yet run" not in index["tbl-measured"]
     assert "not yet run" not in "".join(text for label, text in readers.items() if label.startswith(("tbl-", "fig-")))
     of_a_zoo = ("tbl-adapt", "tbl-own", "tbl-regress", "fig-beyond")  # whose records no experiment can make up without a folder

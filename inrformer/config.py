@@ -56,7 +56,8 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "mnist-field": Protocol(
         images="mnist", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, hidden="32-32", omega=30.0, bias_init="uniform", fit_seed=0), inits=("independent",), psnr=35.0,
-        chosen=dict(fit_steps=400, fit_lr=1e-3, epochs=48, lr=2e-3, augment="shift", weight_noise=0.12), readers=dict(deepsets=dict(optimizer="muon")),
+        chosen=dict(fit_steps=400, fit_lr=1e-3, copies=4, epochs=6, lr=2e-3, augment="shift", weight_noise=0.03, canonical=True),
+        readers=dict(inrformer=_ON_MNIST, deepsets=dict(optimizer="muon")),
     ),
     "cifar10-small": Protocol(
         images="cifar10", fixed=dict(kind="siren", n_train=6000, n_test=1000, val_parts=10, hidden="32-32", inits=10, fit_seed=0), inits=("pool",), psnr=25.0,

@@ -163,6 +163,9 @@ EXPERIMENTS: dict[str, list[Row]] = {
         *with_seeds(UNREAD, 3, **INDEPENDENT | dict(epochs=8, n_test=10000)),
         *with_seeds(UNREAD, 3, protocol="cifar10-small", dataset="cifar10", n_test=10000),
     ],
+    "refits": [
+        *(common | dict(fit_seed=fit, seed=0) | row for common, fits in ((dict(protocol="digits"), 5), (INDEPENDENT | dict(epochs=8), 2)) for fit in range(1, fits + 1) for row in (dict(), dict(depth=0), dict(reader="deepsets"))),
+    ],
     "crop": with_seeds([GRAPH_ALONE | row for row in (dict(), dict(copies=3, epochs=16), dict(copies=1, epochs=48), dict(head="pool"), dict(edge_step=False))], 2, **INDEPENDENT | dict(epochs=8)),
     "choices": with_seeds(CHOICES, 3, protocol="digits"),
     "edit": with_seeds([*(row | dict(change="dilate") for row in EDITORS), *(dict(change=name) for name in ("erode", "blur", "contrast", "rotate"))], 3, protocol="digits", objective="edit"),

@@ -340,6 +340,7 @@ def test_the_results_pages_show_whatever_is_on_record(tree):
     assert "In the paper 3.1 points, -0.1 on `digits`" in cells["de69f976"] and "Does it still learn?" in cells["de69f976"]
     assert "better" in "".join(cells.values()) and "<details>" in cells["tbl-ids"] and run_id(config_from(rows[0])) in cells["tbl-ids"]
     assert "100.00" in cells["tbl-unread"] and "1.20" in cells["tbl-unread"], "all of the known images, and 0, 6 and 12 of the 500 others"
+    assert "fit 5" in cells["tbl-refits"] and "all 5" in cells["tbl-refits"] and "DeepSets − INRFormer" in cells["tbl-refits"]
     assert "not yet run" not in index["tbl-measured"]
     assert "not yet run" not in "".join(text for label, text in readers.items() if label.startswith(("tbl-", "fig-")))
     of_a_zoo = ("tbl-adapt", "tbl-own", "tbl-regress", "fig-beyond")  # whose records no experiment can make up without a folder

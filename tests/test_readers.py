@@ -19,7 +19,7 @@ from inrformer.splits import Split
 
 CLASSES = tuple(map(str, range(10)))
 COUNTS = dict(deepsets=168_598, probe=3_850, pixels=650, flat=11_860)
-PUBLISHED = dict(dws=1_110_026, nfn_np=47_716_650, nfn_hnp=113_499_946, ng_gnn=115_146, ng_transformer=398_602, scalegmn=355_082)  # on 2-32-32-3, without what is aside
+AT_PUBLISHED_SIZES = dict(dws=1_110_026, nfn_np=47_716_650, nfn_hnp=113_499_946, ng_gnn=115_146, ng_transformer=398_602, scalegmn=355_082)  # on 2-32-32-3, without what is aside
 ASIDE = ("change", "changes", "rewrite", "of_edges", "of_nodes", "decoder")  # what a classifier does without
 SPEC = INRSpec(widths=(2, 5, 4, 3), omega=10.0)
 
@@ -38,13 +38,13 @@ def test_parameter_counts_of_the_fields_inrs(name):
     assert sum(p.numel() for p in reader_of(name, INRSpec(widths=(2, 32, 32, 1))).parameters()) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", AT_PUBLISHED_SIZES)
 def test_parameter_counts_at_published_sizes(name):
     spec, kind = INRSpec(widths=(2, 32, 32, 3)), READERS[name]
     statistics = Statistics.of_start(spec)
     with torch.device("meta"):
         reader = kind(spec, kind.Config(**kind.presets["published"]), statistics).classify(CLASSES)
-    assert sum(p.numel() for key, p in reader.named_parameters() if key.split(".")[0] not in ASIDE) == PUBLISHED[name]
+    assert sum(p.numel() for key, p in reader.named_parameters() if key.split(".")[0] not in ASIDE) == AT_PUBLISHED_SIZES[name]
 
 
 def test_the_encoder_of_inr2array_is_as_large_as_its_authors():

@@ -48,7 +48,7 @@ def option(cell, name):
 def text_of(cell):
     "What a cell's outputs say in words: tables and sentences, not pictures."
     data = [o.get("data", {}) for o in cell.outputs]
-    return [d.get(kind) for d in data if "image/png" not in d for kind in ("text/html", "text/markdown", "text/plain")]
+    return [next((d[kind] for kind in ("text/html", "text/markdown", "text/plain") if kind in d), None) for d in data if "image/png" not in d]
 
 
 def execute(names, root):

@@ -346,7 +346,7 @@ WORDS = {  # what a row changes, for people
     "fold max": "largest instead of mean", "edge_identity False": "no identity in edges", "shared_fold True": "one map for all layers", "edit_from_input False": "crop read from the graph alone", "raw_scalar False": "no raw weight beside its embedding", "canonical True": "canonical form of the INRs",
     "augment shift": "shifted images beside each", "init pool": "ten starts", "init independent": "starts of their own", "weight_noise 0.0": "no noise on weights",
 }
-NUMBERS = {"val_part": "validating part {}", "hint": "{} crop points", "query": "{} query points", "features": "{} target functions", "outputs": "{} outputs of a target", "depth": "blocks: {}", "epochs": "{} epochs", "copies": "{} INRs of an image", "fit_steps": "{} steps of a fit", "omega": "ω = {}", "max_frequency": "embedding frequencies to {}", "model": "size {}"}
+NUMBERS = {"val_part": "validating part {}", "hint": "{} crop points", "query": "{} query points", "features": "{} target functions", "outputs": "{} outputs of a target", "depth": "blocks: {}", "epochs": "{} epochs", "copies": "{} INRs of an image", "fit_steps": "{} steps of a fit", "fit_seed": "fit {}", "omega": "ω = {}", "max_frequency": "embedding frequencies to {}", "model": "size {}"}
 
 
 def plain_name(row: str) -> str:

@@ -585,7 +585,8 @@ def _without_blocks(this: Run, kind: str) -> Reader | None:
     source, there = source_digest(this.config.reader, this.config.objective, kind), []
     for path in sorted(this.folder.parents[1].glob("*/*/config.json")):
         said = read_json(path)
-        if said["architecture"].get("depth") == 0 and all(said[part] == wanted[part] for part in ("inputs", "fit", "reader", "objective")):
+        alike = flat(said).keys() == flat(wanted).keys() and all(said[part] == wanted[part] for part in ("inputs", "fit", "reader", "objective"))
+        if alike and said["architecture"]["depth"] == 0:
             other = Run(path.parent, from_json(said))
             if other.summary and other.record_parts["source"] == source:
                 there.append((sum(flat(said).get(name) != value for name, value in flat(wanted).items()), path.parent.name, other))

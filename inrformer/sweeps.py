@@ -247,11 +247,12 @@ def sweep(
     if compiled:
         check_compiler()
     configs, there, limit = [config_from(row) for row in rows], known(folder), float("inf") if budget is None else time.monotonic() + 60 * budget
-    _check_known(configs, find_records(configs, there))
+    best = find_records(configs, there)
+    _check_known(configs, best)
     old = [run_id(config_from(row)) for row in stale(rows, there)]
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
-    parts = _parts(configs, there, old if again else [], out)
+    parts = _parts(configs, best, old if again else [], out)
     how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)
     with tqdm(total=sum(map(len, parts)), desc=experiment, unit="run", disable=not progress) as bar:
         for part in parts:
@@ -268,10 +269,10 @@ def _is_there(name: str, out: str | Path | None) -> bool:
     return any(runs_folder(out).glob(f"*/{name}/summary.json"))
 
 
-def _parts(configs: list[RunConfig], there: list[Record], again: list[str], out: str | Path | None) -> list[list[tuple[RunConfig, bool]]]:
+def _parts(configs: list[RunConfig], best: list[Record | None], again: list[str], out: str | Path | None) -> list[list[tuple[RunConfig, bool]]]:
     "What is to run, and whether it has before: first the readers that others start from, and those without a block, with whose target values others' are compared; then the rest."
     named = {run_id(cfg): cfg for cfg in configs}
-    done = {r["run_id"] for r in filter(None, find_records(configs, there)) if r["summary"]}
+    done = {r["run_id"] for r in filter(None, best) if r["summary"]}
     todo = named.keys() - done | set(again)
     starters = {named[name].start_from for name in todo} & named.keys()
     todo |= {name for name in starters if not _is_there(name, out)}

@@ -249,6 +249,9 @@ def test_a_run_says_what_of_its_targets_is_rendered_and_what_blocks_did_not_do(c
     beside = run(SHORT, experiment="elsewhere", out=cache).summary
     assert beside["test_permuted_accuracy"] == beside["test_accuracy"]
     assert beside["rendered_input"] == alone["rendered_input"] and beside["rendered_depth0"] < 1
+    (early := cache / "early" / "0123456789ab").mkdir(parents=True)
+    write_json(early / "config.json", dict(architecture=dict(depth=0)))
+    assert run(SHORT | dict(aux=False, seed=1), out=cache).summary["rendered_depth0"] < 1, "the one without blocks there is, of another seed and task; what an early version left is none"
     for row in (dict(head="pool"), dict(head="start")):
         assert not [name for name in run(SHORT | row, out=cache).summary if name.startswith(("rendered", "swap"))]
     final = run(SHORT | dict(final=True), out=cache).summary

@@ -29,7 +29,7 @@ from .fitting import INIT_POLICIES
 from .images import Data, load_images, share_seen
 from .interchange.state_dicts import CONVENTIONS, import_table
 from .records import record_of, write_record
-from .runs import Busy, Run, find_run, last_run, project_root, run
+from .runs import Run, find_run, last_run, project_root, run
 from .saving import forget_widgets
 from .splits import held_out
 from .sweeps import EXPERIMENTS, ZOOS, experiment, sweep
@@ -181,10 +181,12 @@ def train_command(options: dict[str, Any]) -> None:
     A run that was stopped goes on, and one that is done is only shown. `inrformer config` lists the fields.
     """
     fields = parse_fields(options["fields"])
-    config_from(fields)
+    cfg = config_from(fields)
+    if options["page"] and options["out"]:
+        raise ValueError("--page executes the project's own notebook, whose runs lie in its `runs`: leave out --out, or --page")
     if options["page"]:
         execute_page(fields, options["page"])
-        last_command(options)
+        tell(find_run(run_id(cfg)))
         say(f"executed notebook: {options['page']}")
     else:
         tell(run(fields, out=options["out"], progress=True))
@@ -285,7 +287,7 @@ def config_command(options: dict[str, Any]) -> None:
 
 # %% ../nbs/21_main.ipynb #d0502f1c
 def add_out(parser: argparse.ArgumentParser) -> None:
-    "The option of `last`, `demo` and `figures`."
+    "The option of `train`, `last`, `demo` and `figures`."
     parser.add_argument("--out", type=Path, help="the folder of runs, or of figures, where it is not the project's")
 
 
@@ -355,7 +357,7 @@ def main(arguments: list[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             COMMANDS[name][1](options)
-    except (ValueError, TypeError, OSError, MemoryError, Busy) as error:
+    except (ValueError, TypeError, OSError, MemoryError, FloatingPointError, RuntimeError) as error:
         parser.exit(2, f"{parser.prog} {name}: error: {relative(str(error)) or type(error).__name__}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog} {name}: stopped; the same command goes on\n")

@@ -77,7 +77,9 @@ class Workbench(ui.VBox):
         self.code.observe(lambda opened: self._write(), "selected_index")
         self.picker.observe(lambda said: self._write(), "told")
         self.tabs.observe(lambda moved: self._look(), "selected_index")
-        self.go("INR")
+        self.picker.observe(lambda moved: self._page.children or self._look(), "scene")
+        self.tabs.selected_index = 0
+        self._look()
 
 # %% ../nbs/20f_app.ipynb #8d2ac589
 @patch
@@ -87,7 +89,15 @@ def go(self: Workbench, name: str) -> Panel:
         raise ValueError(f"there is no tab {name!r}: choose one of {list(LESSONS)}")
     self.tabs.selected_index = list(LESSONS).index(name)
     self._look()
+    if name not in self.panels:
+        raise ValueError(f"{self.picker.source.value} cannot be opened, and there is nothing to show in {name!r}: choose another model")
     return self.panels[name]
+
+
+@patch(as_prop=True)
+def _page(self: Workbench) -> ui.VBox:
+    "What is looked at."
+    return self.tabs.children[self.tabs.selected_index or 0]
 
 
 @patch
@@ -95,8 +105,10 @@ def _look(self: Workbench) -> None:
     "What is looked at is awake, and all else sleeps."
     if (seen := self.tabs.selected_index) is None:
         return
-    name, page = list(LESSONS)[seen], self.tabs.children[seen]
+    name, page = list(LESSONS)[seen], self._page
     if not page.children:
+        if self.picker.opened is None or self.picker.scene is None:
+            return
         lesson = ui.HTML(f"<p style='line-height: 1.4; margin: 0'>{LESSONS[name]}</p>")
         page.children = [lesson, *self._handle(name), self.panel(name), *self._back(self.panel(name))]
     for other, panel in self.panels.items():
@@ -154,7 +166,7 @@ def _source_panel(self: Workbench, kind: type[OwnBench] | type[Gallery]) -> Pane
     if kind is OwnBench:
         panel.observe(lambda fitted: fitted.new is not None and self.picker.take(fitted.new), "scene")
     else:
-        panel.observe(lambda chosen: self.picker.set((self.picker.image, chosen.new)), "index")
+        panel.observe(lambda chosen: chosen.new is not None and self.picker.set((self.picker.image, chosen.new)), "index")
     return panel
 
 

@@ -137,18 +137,21 @@ def readers_with(name: str) -> list[str]:
 
 # %% ../nbs/13_config.ipynb #b86f1545
 def config_from(values: dict[str, Any]) -> RunConfig:
-    """The config with these fields, flat; one that is None, or not given, follows the protocol, then the reader's preset, then the class.
+    """The config with these fields, flat; one that is None, or not given, follows the reader's preset of that size, then the protocol, then the class.
 
     Raises TypeError for an unknown name (and says the nearest) or a value of another type, and ValueError for what cannot run.
     """
     given = {name: value for name, value in values.items() if value is not None}
+    for name in ("reader", "objective", "model", "dataset", "start_from"):
+        if not isinstance(given.get(name, ""), str):
+            raise TypeError(f"{name} must be of type str, not {given[name]!r}")
     reader, objective = given.get("reader", "inrformer"), given.get("objective", "classify")
     kinds = kinds_of_fields(reader, objective)
     check_names((name for name in values if name in given or not readers_with(name)), reader, objective)
     protocol = given.get("protocol") or ("custom" if "data" in given else protocol_of(source_name(given.get("dataset", Data().dataset))))
     if protocol not in (*PROTOCOLS, "custom"):
         raise ValueError(f"protocol must be one of {[*PROTOCOLS, 'custom']}, not {protocol!r}")
-    if "start_from" in given and not re.fullmatch(r"[0-9a-f]{12}", str(given["start_from"])):
+    if "start_from" in given and not re.fullmatch(r"[0-9a-f]{12}", given["start_from"]):
         raise ValueError(f"start_from must be the whole id of a run, twelve hexadecimal digits, not {given['start_from']!r}")
     cfg = _nested(_defaults(protocol, reader, given, kinds) | given | dict(protocol=protocol, reader=reader, objective=objective), given)
     _rehearse(cfg)
@@ -297,6 +300,8 @@ def parse_fields(words: list[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         if not equals:
             raise ValueError(f"write FIELD=VALUE, as in hint=64, not {word!r}")
+        if name in texts:
+            raise ValueError(f"{name} is given twice, as {texts[name]!r} and as {text!r}: give it once")
         texts[name] = text
     reader, objective = texts.get("reader", "inrformer"), texts.get("objective", "classify")
     kinds = kinds_of_fields(reader, objective)

@@ -7,13 +7,11 @@ __all__ = ['PAGE', 'Gallery']
 
 # %% ../nbs/20d_gallery.ipynb #1aade6d0
 import html
-from typing import Any
 
 import ipywidgets as ui
 import torch
 import traitlets
 from fastcore.basics import patch
-from torch import Tensor
 
 from .figures import fig_gallery
 from .inspection import Source, answers, readers_beside, render
@@ -93,9 +91,9 @@ def _here(self: Gallery) -> list[int]:
 @patch
 def tell(self: Gallery) -> str:
     if self._right is None:
-        return f"{len(self.opened.test)} test INRs. {html.escape(self.reader.value)} names no classes: nothing is right or wrong here. Click one to take it to all tabs. <small>{self.opened.about}</small>"
+        return f"{len(self.opened.test)} test INRs. {html.escape(self.reader.value)} names no classes: nothing is right or wrong here. Click one to take it to all tabs. <small>{html.escape(self.opened.about)}</small>"
     count, right = len(self._right), int(self._right.sum())
-    return f"Of {count} test INRs <b>{html.escape(self.reader.value)} reads {right} right</b> ({right / count:.3f}); {count - right} are wrong, in a thick frame. Above each is what the reader says. Click one to take it to all tabs. <small>{self.opened.about}</small>"
+    return f"Of {count} test INRs <b>{html.escape(self.reader.value)} reads {right} right</b> ({right / count:.3f}); {count - right} are wrong, in a thick frame. Above each is what the reader says. Click one to take it to all tabs. <small>{html.escape(self.opened.about)}</small>"
 
 # %% ../nbs/20d_gallery.ipynb #9e0f7369
 @patch
@@ -109,4 +107,5 @@ def draw(self: Gallery) -> None:
 @patch
 def _click(self: Gallery, clicked: list[int]) -> None:
     if len(clicked) == 2:
+        self.index = None  # so that a click on the same one again is heard
         self.index = self._here[clicked[0]]

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'render', 'walk', 'transposition', 'fewest_transpositions', 'ways_through', 'twins', 'exact', 'read',
-           'logits_of', 'stage_errors', 'first_break', 'variant', 'answers', 'accuracies', 'attention', 'hint_at',
-           'crops', 'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources', 'readers_beside',
+           'logits_of', 'class_named', 'stage_errors', 'first_break', 'variant', 'answers', 'accuracies', 'attention',
+           'hint_at', 'crops', 'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources', 'readers_beside',
            'editors_beside']
 
 # %% ../nbs/18_inspection.ipynb #02a53398
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import html
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from einops import rearrange
@@ -23,6 +24,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 
+from .answers import recipe_from
 from .config import RunConfig, from_json
 from .demo import DEMO, load_demo
 from .files import read_json
@@ -172,6 +174,11 @@ def logits_of(reader: Reader, inr: INR, points: Float[Tensor, "b q n"] | None = 
     if "logits" not in stages:
         raise ValueError(f"this {type(reader).__name__} was given no classes to choose from: it has features, and no logits")
     return stages["logits"]
+
+
+def class_named(reader: Reader, number: SupportsIndex) -> str:
+    "The name of a class as HTML shows it: names are other people's."
+    return html.escape(reader.classes[int(number)])
 
 # %% ../nbs/18_inspection.ipynb #22f5c252
 def _parts(name: str, stage: Any) -> dict[str, Any]:
@@ -348,6 +355,7 @@ class Source:
     config: RunConfig
     about: str  # a sentence
     rivals: Sequence[dict[str, Any]] = ()  # what is on record of the same INRs: lines of `records.rivals`
+    card: Mapping[str, Any] | None = None  # of the data set that they came in, where the run did not fit them
 
 # %% ../nbs/18_inspection.ipynb #d05ad3f7
 @patch
@@ -365,16 +373,17 @@ def scene(
 @patch
 def scene_of(self: Source, inr: INR, image: Float[Tensor, "h w c"] | None, label: int | None = None) -> Scene:
     "The scene of any INR of this shape, such as one of an image of one's own."
-    again = None if image is None or self.config.fit is None else lambda start: self._fitted(image, start)
+    known = self.config.fit is not None or "steps" in (self.card or {})
+    again = None if image is None or not known else lambda start: self._fitted(image, start)
     return Scene(inr, self.reader, image, label, self.test, self.flat, self.rivals, self.about, again, self.config)
 
 # %% ../nbs/18_inspection.ipynb #1c18ce1e
 @patch
 def _fitted(self: Source, image: Float[Tensor, "h w c"] | None, start: int) -> INR:
-    recipe = self.config.fit
-    if image is None or recipe is None:
-        raise ValueError("these INRs came as they are, without their images and without a recipe: none of them can be fitted again")
-    return fit((image[None] + 1) / 2, self.test.inr.spec, steps=recipe.fit_steps, lr=recipe.fit_lr, penalty=recipe.penalty, init="independent", seed=start, device="cpu").inr
+    if image is None:
+        raise ValueError("these INRs came as they are, without their images: none of them can be fitted again")
+    recipe = recipe_from(self.config, self.card) | dict(init="independent", seed=start)
+    return fit((image[None] + 1) / 2, self.test.inr.spec, device="cpu", **recipe).inr
 
 # %% ../nbs/18_inspection.ipynb #6eed9964
 def _images_of(config: RunConfig, test: Split) -> Float[Tensor, "b h w c"] | None:
@@ -408,7 +417,7 @@ def run_source(folder: Path) -> Source:
 def _open(run: Run) -> Source:
     training, test = parts_of(run.config, run.dataset)[0], run.dataset.split("test")
     flat = fit_flat(training[:6000], run.model.classes) if run.model.classes else None
-    return Source(run.model, test, _images_of(run.located, test), flat, run.config, _about(run), rivals(record_of(run), records()).to_dict("records"))
+    return Source(run.model, test, _images_of(run.located, test), flat, run.config, _about(run), rivals(record_of(run), records()).to_dict("records"), None if run.config.fit else run.dataset.card)
 
 # %% ../nbs/18_inspection.ipynb #8b64d6b6
 def _about(run: Run) -> str:

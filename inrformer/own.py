@@ -8,7 +8,6 @@ __all__ = ['FINE', 'Canvas', 'drawn', 'Fitting', 'OwnBench']
 # %% ../nbs/20a_own.ipynb #60bb4a55
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import anywidget
 import ipywidgets as ui
@@ -19,11 +18,12 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor
 
+from .answers import recipe_from
 from .figures import blank, fig_network, fig_progress
 from .fitting import Adam, gradient_of, init_from_seeds, init_seeds
 from .images import load_picture, picture_of
 from .inr import INR, INRSpec, grid, pixel_grid, psnr
-from .inspection import Scene, Source, logits_of
+from .inspection import Scene, Source, class_named, logits_of
 from .widgets import Chart, Panel
 
 # %% ../nbs/20a_own.ipynb #87f6ffff
@@ -218,15 +218,15 @@ def take(
     image: Float[Tensor, "h w c"] | str | Path,  # in [0, 1], or a file
 ) -> None:
     "Fit an image as those of the source were fitted, from their start. Raises ValueError for what is no image of their size, and where nobody knows how they were fitted."
-    recipe, spec = self.opened.config.fit, self.opened.reader.spec
-    if recipe is None:
-        raise ValueError("the INRs of this model came from elsewhere: how they were fitted is not known, and no other image can be fitted like them")
+    recipe, spec = recipe_from(self.opened.config, self.opened.card), self.opened.reader.spec
+    if recipe.get("stride", 1) > 1:
+        raise ValueError(f"the INRs of this model saw every row and column number {recipe['stride']} alone: this panel fits all pixels")
     image = load_picture(image, self._wanted)[0] if isinstance(image, (str, Path)) else image
     if tuple(image.shape) != (wanted := self._wanted):
         raise ValueError(f"an image of shape {tuple(image.shape)} is not of the shape {wanted} (height, width, channels) that this model knows")
-    (seed,) = init_seeds(recipe.init, [0], inits=recipe.inits, seed=recipe.fit_seed)
+    (seed,) = init_seeds(recipe["init"], [0], inits=recipe["inits"], seed=recipe["seed"])
     self._stop()
-    self._raw, self.fitting = image, Fitting(1 - image if self.invert.value else image, spec, seed=seed, lr=recipe.fit_lr, penalty=recipe.penalty)
+    self._raw, self.fitting = image, Fitting(1 - image if self.invert.value else image, spec, seed=seed, lr=recipe["lr"], penalty=recipe["penalty"])
     self.run.disabled = False
     self._go()
 
@@ -242,7 +242,7 @@ def as_code(self: OwnBench) -> list[str]:
 # %% ../nbs/20a_own.ipynb #01c5847e
 @patch(as_prop=True)
 def _last(self: OwnBench) -> int:
-    return self.opened.config.fit.fit_steps
+    return recipe_from(self.opened.config, self.opened.card)["steps"]
 
 
 @patch
@@ -312,10 +312,10 @@ def _border(image: Float[Tensor, "h w c"]) -> float:
 @patch
 def _heard(self: OwnBench) -> str:
     "What the model says of the weights by now, if it names anything."
-    if not (names := self.opened.reader.classes):
+    if not (reader := self.opened.reader).classes:
         return ""
-    said = logits_of(self.opened.reader, self.fitting.now())[0].softmax(dim=0)
-    (first, share), *others = [(names[k], said[k]) for k in said.argsort(descending=True)[:3].tolist()]
+    said = logits_of(reader, self.fitting.now())[0].softmax(dim=0)
+    (first, share), *others = [(class_named(reader, k), said[k]) for k in said.argsort(descending=True)[:3].tolist()]
     return f": reading these weights, the model says <b>{first}</b> ({share:.2f}), then {' and '.join(f'{name} ({share:.2f})' for name, share in others)}"
 
 # %% ../nbs/20a_own.ipynb #11588688

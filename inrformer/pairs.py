@@ -17,9 +17,9 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor
 
-from .figures import fig_line, fig_networks, fig_strips, number
+from .figures import fig_line, fig_networks, fig_strips
 from .inr import INR, pixel_grid
-from .inspection import Scene, logits_of, read, render, walk
+from .inspection import Scene, class_named, logits_of, read, render, walk
 from .reader import Reader
 from .symmetry import Permutation, align, permute, relative_error
 from .widgets import Chart, Panel
@@ -98,7 +98,7 @@ def _says(self: PairBench, reader: Reader) -> str:
     if not reader.classes:
         first, second = (read(reader, inr)["features"] for inr in both)
         return f"names no classes, and its features of the two are <b>{relative_error(second, first):.1%}</b> apart"
-    first, second = (f"<b>{reader.classes[int(said.argmax())]}</b> ({said.max():.2f})" for said in (logits_of(reader, inr)[0].softmax(dim=0) for inr in both))
+    first, second = (f"<b>{class_named(reader, said.argmax())}</b> ({said.max():.2f})" for said in (logits_of(reader, inr)[0].softmax(dim=0) for inr in both))
     return f"says {first} of the first and {second} of the second"
 
 # %% ../nbs/20b_pairs.ipynb #93b6f8c6

@@ -33,7 +33,7 @@ from . import __version__
 from .config import RunConfig, config_from, flat, from_json, identity, protocol_kept, run_id
 from .data import INRDataset, fit_dataset, read_card
 from .files import json_digest, lock, read_json, read_lines, remove, sha256, shown, write_json, write_text
-from .images import Images, load_images, place_of, source_name
+from .images import Images, place_of, source_name
 from .inr import KINDS, INRSpec, Statistics
 from .objective import OBJECTIVES, Objective
 from .reader import READERS, Reader, load_reader, save_reader, seed_parameters
@@ -299,7 +299,7 @@ def run(
     experiment: str | None = None,  # folder under `out`; the protocol's name unless given
     out: str | Path | None = None,  # where runs live; `runs` in the project unless given
     progress: bool = False,  # show progress bars
-    again: bool = False,  # run it even though it is done: after a change of the source
+    again: bool = False,  # run it even though it is done, after a change of the source; one that is not done goes on where its source allows it
     stop: Callable[[], bool] = lambda: False,  # asked after every epoch, of which there is at least one: stop here, to be resumed later?
     compiled: bool = False,  # translate the step into machine code of its own first (torch.compile, which needs a C++ compiler): numbers differ by rounding
 ) -> Run:
@@ -312,6 +312,7 @@ def run(
     if compiled:
         check_compiler()
     images = None if cfg.fit is None else images_for(cfg)
+    _check_splits(cfg)
     _check_classes(cfg, images)
     this = Run(runs_folder(out) / (experiment or cfg.protocol) / run_id(cfg), cfg)
     if this.summary is None or again:
@@ -328,6 +329,13 @@ def run(
         with suppress(OSError):
             _keep_place(this)
     return this
+
+
+def _check_splits(cfg: RunConfig) -> None:
+    "Raise ValueError for a folder of INRs of which none train, or none test."
+    there = None if cfg.fit else read_card(cfg.inputs.data)["inrs"]
+    if there is not None and (missing := {"train", "test"} - there.keys()):
+        raise ValueError(f"{cfg.inputs.data} has the splits {sorted(there)}, and a run needs INRs that train and INRs that test: {' and '.join(sorted(missing))} are missing")
 
 
 def _check_classes(cfg: RunConfig, images: tuple[Images, Images] | None) -> None:
@@ -347,12 +355,20 @@ def _check_images(this: Run, images: tuple[Images, Images] | None) -> None:
         raise ValueError(f"{shown(this.folder)} is a run on other images named {source_name(this.config.inputs.dataset)!r} (digest {known}, not {found}): rename your files")
     if images is not None and (this.folder / "model.safetensors").exists() and (named := this.model.classes) not in ((), images[0].classes):
         raise ValueError(f"{shown(this.folder)} is a run whose classes were named {named}, and here they are {images[0].classes}: rename your files, or run(..., again=True) makes it anew")
+    brought = _brought_along(objective_for(this.config, [*(images[0].classes if images else read_card(this.config.inputs.data)["classes"])]))
+    if differing := [name for name, found in brought.items() if this.summary.get(name, found) != found]:
+        raise ValueError(f"{shown(this.folder)} is a run on other images named {source_name(this.config.task.domain_images)!r} (its {differing[0]} differs): rename your files")
 
 
 def _tell_source(this: Run) -> None:
     "Warn when a finished run was made by other source than that at hand."
     if this.record_parts["source"] != source_digest(this.config.reader, this.config.objective, kind_of(this.config)):
         warnings.warn(f"the run {this.folder.name} was made by other source than that at hand, and is shown as it was: run(..., again=True) makes it anew", stacklevel=3)
+
+
+def _brought_along(objective: Objective) -> dict[str, str]:
+    "A digest of the images that an objective asks about besides the INRs' own; none where it has none."
+    return dict(domain_digest=json_digest([objective.images(split).digest for split in ("train", "held", "test")])) if hasattr(objective, "images") else {}
 
 
 def images_digest(images: tuple[Images, Images]) -> str:
@@ -363,13 +379,20 @@ def images_digest(images: tuple[Images, Images]) -> str:
 def _run(this: Run, images: tuple[Images, Images] | None, progress: bool, again: bool, stop: Callable[[], bool], compiled: bool) -> None:
     "Work on a run, alone."
     workers = Workers(this.config.train.device, this.config.train.precision)
+    first = _first_reader(this) if this.config.start_from else None
     with _alone(this.folder):
         if is_main():
-            left = [this.folder] if again else this.folder.glob(".*.tmp")
+            left = [this.folder] if again and _is_over(this) else this.folder.glob(".*.tmp")
             for path in (*left, *this.folder.parent.glob(f"..{this.folder.name}.worker.*.tmp")):
                 remove(path)
         if agreed(this.summary is None):
-            _work(this, images, workers, progress, stop, compiled)
+            _work(this, first, images, workers, progress, stop, compiled)
+
+
+def _is_over(this: Run) -> bool:
+    "Has a run ended, or was it begun by other source than that at hand, so that it cannot go on?"
+    about = this.folder / "about.json"
+    return this.summary is not None or about.is_file() and read_json(about)["source"] != source_digest(this.config.reader, this.config.objective, kind_of(this.config))
 
 
 class Busy(RuntimeError):
@@ -463,10 +486,9 @@ def _first_on_main(build: Callable[[], Any]) -> Any:
     return built if is_main() else build()
 
 
-def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, progress: bool, stop: Callable[[], bool], compiled: bool) -> None:
+def _work(this: Run, first: Reader | None, images: tuple[Images, Images] | None, workers: Workers, progress: bool, stop: Callable[[], bool], compiled: bool) -> None:
     "Fit, train, measure and write."
     cfg = this.config
-    first = cfg.start_from and _first_reader(this)
     dataset = _first_on_main(lambda: dataset_for(cfg, images, progress=progress))
     digest = images_digest(images) if images else dataset.digest
     training, validation = parts_of(cfg, dataset)
@@ -476,12 +498,13 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
         start_as(reader, first)
     kind = dataset.spec.kind
     about = dict(source=source_digest(cfg.reader, cfg.objective, kind), inrs=dict(kind=kind, recipe=dataset.recipe, bits=dataset.digest), reads=reader.reads)
-    known = about | dict(config=identity(cfg), images_digest=digest)
+    digests = dict(images_digest=digest) | _brought_along(objective)
+    known = about | dict(config=identity(cfg)) | digests
     if trunk := Trunk.of(this, known):
         about |= dict(trunk=dict(id=trunk.folder.name, epoch=trunk.epoch))
     if is_main():
         this.folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("config", identity(cfg)), ("env", environment(workers) | _compiled(this, compiled)), ("about", about)):
+        for name, value in (("config", identity(cfg)), ("env", _environment(this, workers, compiled)), ("about", about)):
             write_json(this.folder / f"{name}.json", value)
     if trunk:
         _first_on_main(lambda: trunk.enter(this, known))
@@ -499,7 +522,7 @@ def _work(this: Run, images: tuple[Images, Images] | None, workers: Workers, pro
     if state["epoch"] == cfg.train.epochs:
         measured = final_measures(reader, objective, dataset, validation, workers)
         if is_main():
-            _finish(this, reader, dataset, state, measured, digest)
+            _finish(this, reader, dataset, state, measured, digests)
 
 
 # %% ../nbs/14_runs.ipynb #c0de0002
@@ -518,6 +541,19 @@ def _compile(objective: Objective) -> None:
     torch.compiler.reset()
     warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
     objective.loss = torch.compile(objective.loss, dynamic=False)
+
+
+def _environment(this: Run, workers: Workers, compiled: bool) -> dict[str, Any]:
+    "Where a run is run. One that goes on elsewhere, or in another precision, says all of them, and warns."
+    now, path = environment(workers) | _compiled(this, compiled), this.folder / "env.json"
+    before = read_json(path) if path.is_file() and list(this.folder.glob("checkpoint-*")) else {}
+    for name in ("device", "precision", "torch"):
+        said = before.get(name, now[name])
+        moved = said.split(", then ")[-1] != now[name]
+        now[name] = f"{said}, then {now[name]}" if moved else said
+        if moved:
+            warnings.warn(f"the run {this.folder.name} goes on with another {name}: {now[name]}", stacklevel=2)
+    return now
 
 
 def _compiled(this: Run, now: bool) -> dict[str, bool]:
@@ -549,14 +585,14 @@ def _permuted(reader: Reader, objective: Objective, test: Split | None, workers:
     return {f"test_permuted_{measure}": value for measure, value in objective.score(outputs, moved).items()}
 
 
-def _finish(this: Run, reader: Reader, dataset: INRDataset, state: dict[str, Any], measured: tuple[dict, dict], digest: str) -> None:
+def _finish(this: Run, reader: Reader, dataset: INRDataset, state: dict[str, Any], measured: tuple[dict, dict], digests: dict[str, str]) -> None:
     "Write the trained reader, the answers, and last of all the summary."
     scores, answers = measured
     if not reader.classes:  # what trained it is no head of its own
         reader.head = None
     save_reader(reader.cpu(), this.folder / "model.safetensors")
     write_json(this.folder / "answers.json", answers)
-    numbers = summarize(this.config, dataset, reader, state) | scores | disguise(this, reader, dataset) | dict(images_digest=digest)
+    numbers = summarize(this.config, dataset, reader, state) | scores | disguise(this, reader, dataset) | digests
     sums = {path.name: sha256(path) for path in sorted(this.folder.glob("*.*")) if path.is_file() and path.name != "summary.json" and not path.name.startswith(".")}
     write_json(this.folder / "summary.json", numbers | dict(seal=dict(files=sums, digest=_seal_of(numbers, sums))))
     _tell_crop(numbers)
@@ -584,13 +620,16 @@ def _without_blocks(this: Run, kind: str) -> Reader | None:
         return None
     source, there = source_digest(this.config.reader, this.config.objective, kind), []
     for path in sorted(this.folder.parents[1].glob("*/*/config.json")):
-        said = read_json(path)
-        alike = flat(said).keys() == flat(wanted).keys() and all(said[part] == wanted[part] for part in ("inputs", "fit", "reader", "objective"))
-        if alike and said["architecture"]["depth"] == 0:
-            other = Run(path.parent, from_json(said))
-            if other.summary and other.record_parts["source"] == source:
-                there.append((sum(flat(said).get(name) != value for name, value in flat(wanted).items()), path.parent.name, other))
-    return min(there, key=lambda entry: entry[:2])[-1].model if there else None
+        try:
+            said = read_json(path)
+            alike = isinstance(said, dict) and flat(said).keys() == flat(wanted).keys() and all(said[part] == wanted[part] for part in ("inputs", "fit", "reader", "objective"))
+            if alike and said["architecture"]["depth"] == 0:
+                other = Run(path.parent, from_json(said))
+                if other.summary and other.record_parts["source"] == source:
+                    there.append((sum(flat(said).get(name) != value for name, value in flat(wanted).items()), path.parent.name, other.model))
+        except (OSError, ValueError) as error:
+            warnings.warn(f"a run beside this one is left out of what is compared: {error}", stacklevel=2)
+    return min(there, key=lambda entry: entry[:2])[-1] if there else None
 
 
 def _tell_crop(numbers: dict[str, Any]) -> None:

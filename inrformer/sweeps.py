@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS',
-           'PAPER', 'TURNED', 'UNREAD', 'DIGITS', 'CHOICES', 'MATCHED', 'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE',
-           'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST',
-           'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths',
-           'reader_and_choices', 'for_a_quarter', 'as_long_as_others', 'protocols_of', 'experiment', 'known', 'sweep',
-           'without_places']
+           'PAPER', 'TURNED', 'UNREAD', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'AUTHORS', 'EDITORS', 'POOLED',
+           'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'DRAWN', 'ON_ARRAYS',
+           'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS',
+           'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter', 'as_long_as_others', 'protocols_of',
+           'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -60,7 +60,10 @@ MNIST_PIXELS: Row = dict(reader="pixels", mlp=256, query=28 * 28)
 CIFAR10_PIXELS: Row = dict(reader="pixels", mlp=256, query=32 * 32)
 FULL: Row = dict(protocol="cifar10-full", dataset="cifar10")
 LONGER: Row = dict(epochs=3 * PROTOCOLS["cifar10-full"].chosen["epochs"])
-DISSECTED: list[Row] = [dict(blocks="elementwise"), *(dict(attention=name) for name in ("uniform", "none", "own", "all")), dict(edge_step=False), dict(carry=False)]
+DISSECTED: list[Row] = [
+    dict(blocks="elementwise"), *(dict(attention=name) for name in ("uniform", "none", "own", "all")), dict(edge_step=False), dict(carry=False),
+    dict(attention="none", carry=False), dict(attention="none", carry=False, edge_step=False),  # two and three parts at once: any of them may stand in for another
+]
 COSTS: dict[str, dict[int, float]] = {  # of a step at each depth, in steps at depth 2, measured on one thread
     "mnist-small": {0: 0.35, 1: 0.69, 4: 1.85, 6: 2.75}, "cifar10-small": {0: 0.30, 1: 0.65, 4: 1.69, 6: 2.52},
 }
@@ -68,11 +71,12 @@ PAPER: Row = dict(model="paper")
 TURNED: list[Row] = [dict(canonical=False), dict(reader="deepsets", canonical=False)]  # signs and phases as they were fitted
 UNREAD: list[Row] = [dict(), dict(depth=0), dict(head="pool"), dict(reader="deepsets"), dict(reader="probe"), dict(reader="pixels", mlp=256)]  # readers that are asked about test images which no choice saw
 DIGITS: Row = PROTOCOLS["digits"].chosen | PROTOCOLS["digits"].readers["inrformer"]
+OTHER_INRS: list[Row] = [*(dict(omega=omega) for omega in (4.0, 16.0, 30.0)), *(dict(fit_steps=int(DIGITS["fit_steps"] * times)) for times in (0.5, 2, 4))]
 CHOICES: list[Row] = [
     dict(), dict(fold="max"), dict(edge_identity=False), dict(shared_fold=True), dict(carry=False), dict(edit_from_input=False), dict(head="start"), dict(head="pool"), dict(head="both"), dict(raw_scalar=False), dict(max_frequency=10.0),
     *(dict(features=k) for k in (4, 16, 256)), *(dict(outputs=c) for c in (4, 64)), dict(weight_noise=0.0), dict(augment="shift"), dict(canonical=True),
     dict(init="pool"), dict(init="independent"), dict(init="independent", copies=3, epochs=DIGITS["epochs"] // 3),
-    dict(aux=False), dict(aux=False, hint=16), *(dict(omega=omega) for omega in (4.0, 16.0, 30.0)), *(dict(fit_steps=int(DIGITS["fit_steps"] * times)) for times in (0.5, 2, 4)),
+    dict(aux=False), dict(aux=False, hint=16), *(inrs | row for row in (dict(), dict(depth=0), dict(reader="deepsets"), dict(reader="probe")) for inrs in OTHER_INRS),
 ]
 
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
@@ -142,7 +146,7 @@ def as_long_as_others() -> list[Row]:
 EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=64)], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, POOLED, GRAPH_ALONE, MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
+    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, POOLED, GRAPH_ALONE, dict(aux=False), MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
     "mnist-shared": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
     "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, *CONTROLS, MNIST_PIXELS], 3, protocol="mnist-field", dataset="mnist"), *with_seeds(TURNED, 1, protocol="mnist-field", dataset="mnist")],
     "cifar10-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, CIFAR10_PIXELS], 3, protocol="cifar10-small", dataset="cifar10"),
@@ -270,14 +274,19 @@ def _is_there(name: str, out: str | Path | None) -> bool:
 
 
 def _parts(configs: list[RunConfig], best: list[Record | None], again: list[str], out: str | Path | None) -> list[list[tuple[RunConfig, bool]]]:
-    "What is to run, and whether it has before: first the readers that others start from, and those without a block, with whose target values others' are compared; then the rest."
+    "What is to run, and whether it has before: first the readers that others start from, and those without a block, with whose target values others' are compared; then the rest; then those that start from these."
     named = {run_id(cfg): cfg for cfg in configs}
     done = {r["run_id"] for r in filter(None, best) if r["summary"]}
     todo = named.keys() - done | set(again)
+    while missing := {name for name in {named[name].start_from for name in todo} & named.keys() - todo if not _is_there(name, out)}:
+        todo |= missing
     starters = {named[name].start_from for name in todo} & named.keys()
-    todo |= {name for name in starters if not _is_there(name, out)}
-    first = starters | {name for name in todo if flat(named[name]).get("depth") == 0}
-    return [[(cfg, name in again) for name, cfg in named.items() if name in todo and (name in first) == part] for part in (True, False)]
+
+    def after(name: str) -> int:
+        return 1 + after(named[name].start_from) if named[name].start_from in named else 0
+
+    place = {name: (after(name), not (name in starters or flat(named[name]).get("depth") == 0)) for name in todo}
+    return [[(cfg, name in again) for name, cfg in named.items() if place.get(name) == part] for part in sorted(set(place.values()))]
 
 
 def _ready(part: list[tuple[RunConfig, bool]], configs: list[RunConfig], out: str | Path | None) -> list[tuple[RunConfig, bool]]:
@@ -359,4 +368,5 @@ def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | 
 # %% ../nbs/16_sweeps.ipynb #5d75e087
 def without_places(text: str) -> str:
     "A text with the names of files, and not where they lie: records are read on other machines."
-    return re.sub(r"(?<![\w.:/])(?:~|\.\.|[A-Za-z]:)?[/\\\\](?:[^\s/\\\\:'\",;()\[\]]+[/\\\\])*", "", text)
+    text = re.sub(r"(?<=['\"])(?:~|\.\.|[A-Za-z]:)?[/\\][^'\"\n]*[/\\](?=[^/\\'\"\n]+['\"])", "", text)
+    return re.sub(r"(?<![\w.:/])(?:~|\.\.|[A-Za-z]:)?[/\\](?:[^\s/\\:'\",;()\[\]]+[/\\])*(?=\S)", "", text)

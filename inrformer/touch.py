@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from .figures import blank, fig_change, fig_classes, fig_network, layer_names, number
 from .inr import INR
-from .inspection import Scene, logits_of, read, render
+from .inspection import Scene, class_named, logits_of, read, render
 from .reader import Reader
 from .symmetry import relative_error
 from .widgets import Chart, Panel
@@ -142,7 +142,7 @@ def _heard(self: TouchBench) -> str:
     if not reader.classes:
         before, after = (read(reader, x)["features"] for x in both)
         return f"the features of {type(reader).__name__}, which names no classes, by <b>{relative_error(after, before):.1%}</b>"
-    first, then = (f"{reader.classes[int(said.argmax())]} ({said.max():.2f})" for said in (logits_of(reader, x)[0].softmax(dim=0) for x in both))
+    first, then = (f"{class_named(reader, said.argmax())} ({said.max():.2f})" for said in (logits_of(reader, x)[0].softmax(dim=0) for x in both))
     return f"the answer from <b>{first}</b> to <b>{then}</b>"
 
 # %% ../nbs/20c_touch.ipynb #984fd9a7

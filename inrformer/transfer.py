@@ -56,9 +56,9 @@ def at_widths(
 
     Of the latter, how many images are read right here and not on record (`won`), and the other way round (`lost`). Raises ValueError as `transferred` does.
     """
-    images, known, rows = images_for(this.config)[1], right(record_of(this)), []
+    images, known, known_spec, rows = images_for(this.config)[1], right(record_of(this)), this.model.spec, []
     for text in hidden:
-        spec = replace(this.model.spec, widths=(2, *hidden_widths(text), this.model.spec.widths[-1]))
+        spec = replace(known_spec, widths=(known_spec.widths[0], *hidden_widths(text), known_spec.widths[-1]))
         fitted = fit(images.images, spec, ids=images.ids.tolist(), device=device, **recipe_of(this))
         theirs = Statistics.of(fitted.inr, transferred(this.model, spec).prepare)
         own, read = (_right(transferred(this.model, spec, statistics), fitted.inr, images) for statistics in (None, theirs))

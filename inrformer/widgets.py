@@ -29,7 +29,7 @@ from torch import Tensor
 from .config import RunConfig
 from .figures import MANY, blank, fig_accuracy, fig_attention, fig_change, fig_classes, fig_crop, fig_errors, fig_fit, fig_network, fig_networks, fig_weights, layer_names, number
 from .inr import INR, KINDS, INRSpec, canonicalize, pixel_grid
-from .inspection import TOLERANCE, Change, Scene, Source, accuracies, attention, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, read, readers_beside, render, sources, transposition, twins, walk, ways_through
+from .inspection import TOLERANCE, Change, Scene, Source, accuracies, attention, class_named, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, read, readers_beside, render, sources, transposition, twins, walk, ways_through
 from .reader import READERS, Reader, load_reader
 from .records import plain_name
 from .runs import open_run
@@ -444,8 +444,8 @@ def tell(self: Picker) -> str:
         return f"This model was not trained to name what an INR shows. <small>{html.escape(self.scene.about)}</small>"
     said = logits_of(self.scene.reader, self.scene.inr)[0].softmax(dim=0)
     guess = int(said.argmax())
-    verdict = ": an image of your own" if label is None else ", which is right" if guess == label else f", which is wrong: it is {names[label]}"
-    return f"<b>From this INR's weights the model says {names[guess]}</b> ({said[guess]:.2f}){verdict}. <small>{html.escape(self.scene.about)}</small>"
+    verdict = ": an image of your own" if label is None else ", which is right" if guess == label else f", which is wrong: it is {class_named(self.scene.reader, label)}"
+    return f"<b>From this INR's weights the model says {class_named(self.scene.reader, guess)}</b> ({said[guess]:.2f}){verdict}. <small>{html.escape(self.scene.about)}</small>"
 
 # %% ../nbs/20_widgets.ipynb #8535fab8
 class ShowBench(Panel):
@@ -943,7 +943,7 @@ def draw(self: ReadersBench) -> None:
 def tell(self: ReadersBench) -> str:
     change, scene, said = self.change, self.change.scene, self._said()
     reader, made, canonical = scene.reader, fewest_transpositions(change.perm), change.before is not scene.inr
-    guesses = {name: [reader.classes[int(v.argmax())] for v in columns.values()] for name, columns in said.items()}
+    guesses = {name: [class_named(reader, v.argmax()) for v in columns.values()] for name, columns in said.items()}
     words = "; ".join(f"{name} says <b>{before}</b>, then <b>{after}</b>" for name, (before, after) in guesses.items())
     forms = " Both are canonical forms, which neither reader was trained on." if canonical and not reader.config.canonical else ""
     return f"{words}. The INRs show the same image; {made} transposition{'s' * (made != 1)} lie between them.{forms}{_on_record(scene.rivals)} <small>{html.escape(scene.about)}</small>"
@@ -1088,7 +1088,7 @@ def tell(self: CropBench) -> str:
     whole, logits = logits_of(reader, scene.inr)[0], logits_of(reader, scene.inr, self._hint)[0]
     moved, again = number((logits - whole).abs().max().item()), "as with the whole image" if logits.argmax() == whole.argmax() else "another one than with the whole image"
     return (f"The crop is told to the model by its coordinates alone. Logits move by up to <b>{moved}</b>; the answer is "
-            f"{reader.classes[int(logits.argmax())]} ({again}). Drag the box, or tab to the picture and use the arrow keys.{self._note}")
+            f"{class_named(reader, logits.argmax())} ({again}). Drag the box, or tab to the picture and use the arrow keys.{self._note}")
 
 
 @patch

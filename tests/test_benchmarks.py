@@ -66,10 +66,10 @@ def test_the_benchmark_of_training_runs_and_keeps_its_record(tmp_path):
 
 
 def test_the_benchmark_of_seeds_runs_and_keeps_its_record(tmp_path):
-    done = benchmark("seeds.ipynb", tmp_path, *words(dict(images=3, seeds=2)))
+    done = benchmark("seeds.ipynb", tmp_path, *words(dict(images=3, seeds="0, 101-102")))
     assert done.returncode == 0, done.stderr[-3000:]
     (kept,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "seeds.jsonl").read_text().splitlines())
-    assert [(line["INRs"], line["seed"]) for line in kept["summary"]["lines"]] == [("digits", 0), ("digits", 1)] and pictures(tmp_path) == 1
+    assert [(line["INRs"], line["seed"]) for line in kept["summary"]["lines"]] == [("digits", 0), ("digits", 101), ("digits", 102)] and pictures(tmp_path) == 1
 
 
 @pytest.mark.slow

@@ -62,6 +62,11 @@ def test_a_start_makes_another_run_and_none_the_same_as_ever():
     plain, started = (config_from(dict(start_from=start)) for start in (None, "0123456789ab"))
     assert run_id(plain) == run_id(config_from({})) and "start_from" not in identity(plain)
     assert identity(started)["start_from"] == "0123456789ab" and run_id(started) != run_id(plain) and from_json(identity(started) | dict(train=vars(plain.train))) == started
+    for name, value in dict(reader=["a"], objective=["x"], model=["x"], dataset=5, start_from=123456789012).items():
+        with pytest.raises(TypeError, match=f"{name} must be of type str"):
+            config_from({name: value})
+    with pytest.raises(ValueError, match="hint is given twice, as '16' and as '64'"):
+        parse_fields(["hint=16", "hint=64"])
     for wrong in ("0123", "0123456789AB", "best"):
         with pytest.raises(ValueError, match=f"start_from must be the whole id of a run, twelve hexadecimal digits, not '{wrong}'"):
             config_from(dict(start_from=wrong))

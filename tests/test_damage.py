@@ -1,4 +1,4 @@
-"Files that were damaged anyhow: what is opened is what was written, or a ValueError names the file. Never another error, never another result."
+"Files that were damaged anyhow: what is opened is what was written, or a ValueError names the file. Never another error, never another result, and of formats that hold no checksum never another shape."
 
 import json
 import re
@@ -65,7 +65,7 @@ def refused_or_right(path: Path, read: callable, damage: list[tuple[str, int, by
     whole, wanted = path.read_bytes(), read()
     path.write_bytes(apply(whole, damage))
     try:
-        assert read() == wanted or path.suffix in (".pth", ".safetensors", ".parquet") and path.parent.name != "set"
+        assert read() == wanted
     except ValueError as error:
         assert path.parent.name in str(error) or path.name in str(error), error
         assert not re.search(r"(?<![^\s'\"(\[])/\w", str(error)), error

@@ -82,6 +82,15 @@ def test_a_reader_comes_back_with_its_card(this, inrs, tmp_path):
         reader_card(this)
 
 
+@pytest.mark.parametrize(("row", "use"), [(dict(objective="edit", reader="inrformer", dim=8, edge_dim=4, depth=1, heads=2, hint=4, query=4, features=2), "reader.edit(inr)"), (dict(objective="contrast", reader="deepsets", pair_dim=4), "reader.features(inr)")], ids=["edit", "contrast"])
+def test_a_card_says_what_a_reader_that_names_nothing_is_for(row, use, inrs, tmp_path):
+    this = run(dict(data=str(inrs.folder), epochs=1, device="cpu") | row, out=tmp_path / "runs")
+    card = reader_card(this)
+    assert f"was trained for the objective `{row['objective']}`" in card and "names what they show" not in card and "metrics" not in card and "is not in this file" in card
+    assert f"\n{use}  # inr" in card and (f"| test {'edit error' if row['objective'] == 'edit' else 'knn'} |") in card
+    eval(use, dict(reader=this.model, inr=inrs.split("test").inr))
+
+
 def test_the_hub_refuses_in_words(this, inrs, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for refused in (lambda: push_dataset(inrs.folder, "me/inrs"), lambda: pull_reader("me/reader", tmp_path / "r"), lambda: push_reader(this, "one/two/three")):

@@ -143,6 +143,14 @@ def test_what_a_translation_evaluates_is_not_the_input(head, depth, seed, monkey
             assert each and not any(torch.allclose(given, part) for part in each)
 
 
+@pytest.mark.parametrize("head", ["translate", "both", "start"])
+def test_a_translation_takes_nothing_of_the_input_but_its_graph(head, seed):
+    inr, other = (init_inr(COLOUR, 3, generator=seed).to(torch.float64) for _ in range(2))
+    model = reader(head=head)
+    targets, others = (model.translate(x, model.graphs(inr)[-1]).tensors for x in (inr, other))
+    assert all(map(torch.equal, targets, others)) == (head != "start")
+
+
 SINES = {  # functions that may take a sine, of a weight or of a place: none of them knows the points of an image
     "inrformer": {"index_nodes"}, "nfn_np": {"place_code", "forward"}, "graph": {"embed"},
 }
@@ -185,10 +193,10 @@ def decades(spec, seed, **choices):
 @pytest.mark.parametrize("width", [8, 32, 128])
 @pytest.mark.parametrize("depth", [2, 3, 6])
 def test_gradients_reach_every_tensor_of_a_target(width, depth, choices):
-    "Within two decades of each other in the median of four starts, and omega is no part of it."
+    "Within two decades of each other in the median of four starts, a little more in the worst, and omega is no part of it."
     spec = INRSpec(widths=(2, *[width] * (depth - 1), 1), omega=30.0)
     found = [decades(spec, seed, **choices) for seed in range(4)]
-    assert statistics.median(found) < 2, found
+    assert statistics.median(found) < 2 and max(found) < 2.6, found
     for omega in (1.0, 8.0):
         assert decades(dataclasses.replace(spec, omega=omega), 0, **choices) == pytest.approx(found[0], abs=0.05)
 

@@ -21,8 +21,9 @@ from inrformer.files import shown
 from inrformer.fitting import fit, init_seeds
 from inrformer.images import load_images, load_picture
 from inrformer.inr import INRSpec
+from inrformer.inspection import run_source
 from inrformer.interchange.state_dicts import save_state_dicts
-from inrformer.own import Fitting
+from inrformer.own import Fitting, OwnBench
 from inrformer.records import records, right
 from inrformer.runs import Run, find_run, run
 from inrformer.sweeps import ZOOS
@@ -103,6 +104,12 @@ def test_pictures_for_a_run_of_a_folder_of_inrs(pets, tmp_path):
     this = run({name: SMALL[name] for name in ("reader", "epochs", "val_parts", "device")} | dict(data=str(tmp_path / "inrs")), out=tmp_path / "runs")
     found = classify(this, [next(pets.rglob("*.png"))])
     assert found.best[0] in ("cat", "dog") and "one start" in caveat(this)
+    for wrong in ([], "cat.png"):
+        with pytest.raises(ValueError, match="paths must be a list of files, of one at least"):
+            classify(this, wrong)
+    panel = OwnBench(run_source(this.folder))
+    panel.take(next(pets.rglob("*.png")))
+    assert panel.fitting.steps == 20 and panel._last == 20, "as the folder's card says"
 
 
 def test_a_penalty_is_asked_for_and_pictures_are_fitted_with_it(tmp_path):
@@ -144,6 +151,21 @@ def test_weight_files_of_others_by_a_table(tmp_path, capsys):
     (tmp_path / "list.csv").write_text("file,label\na.pth,1\n")
     assert said("import", tmp_path / "list.csv", tmp_path / "x", "--convention", "nfn", "--name", "animals") == 2
     assert "list.csv lacks the columns ['split']: needed is a line for each network" in capsys.readouterr().err
+    good = ["split,file,label,image", *lines]
+    (tmp_path / "list.csv").write_text("\ufeff" + "\n".join(good), encoding="utf-8")
+    command_line.main(["import", str(tmp_path / "list.csv"), str(tmp_path / "as-a-spreadsheet-writes-it"), *words[3:], "--names", "0x,1x,2"])
+    assert INRDataset(tmp_path / "as-a-spreadsheet-writes-it").digest == there.digest
+
+
+@pytest.mark.parametrize(("line", "told"), [
+    ("train,nets/a.pth", "list.csv, line 3, has no label"), ("train,nets/a.pth,,1", "list.csv, line 3, has no label"), ("train,nets/a.pth,7,", "list.csv, line 3, has no image"),
+    ("train,nets/a.pth,7,x1", "list.csv, line 3, has the image 'x1': images are told apart by whole numbers"), ("train,nets/a.pth,cat,1", "has labels that are numbers, such as '3', and labels that are names, such as 'cat'"),
+    ("train,nets/a.pth,3000000,1", "has 2 different labels, the largest 3000000: a label is the position of a class"),
+])
+def test_a_cell_of_a_table_that_cannot_be_used_is_named(line, told, tmp_path, capsys):
+    (tmp_path / "list.csv").write_text(f"split,file,label,image\ntrain,nets/b.pth,3,0\n{line}\n")
+    assert said("import", tmp_path / "list.csv", tmp_path / "x", "--convention", "nfn", "--name", "animals") == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_zoo_is_fitted_and_swept(tmp_path, capsys, monkeypatch):
@@ -172,6 +194,17 @@ def test_the_workbench_is_opened_where_there_is_one(monkeypatch, tmp_path, capsy
     monkeypatch.chdir(tmp_path)
     for words, what in ((["workbench"], "the workbench"), (["train", "--page", "page.ipynb"], "the page of a run")):
         assert said(*words) == 2 and f"{what} is a notebook of the project, and {tmp_path} is not in it: start this command in a clone" in capsys.readouterr().err
+
+
+def test_a_page_lies_with_the_project_s_runs(tmp_path, monkeypatch, capsys):
+    assert said("train", "--page", "page.ipynb", "--out", tmp_path) == 2
+    assert "leave out --out, or --page" in capsys.readouterr().err
+
+
+def test_a_training_that_diverges_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    assert said("train", "--out", tmp_path, "reader=mlp", "lr=1e30", "n_train=96", "n_test=24", "fit_steps=5", "hidden=6-6", "epochs=2") == 2
+    assert "is no longer finite" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_page_that_cannot_be_made_says_so_in_one_line_and_without_a_warning(tmp_path, monkeypatch, capfd):

@@ -23,7 +23,7 @@ from test_images import pictures, put, write_table
 import inrformer.runs
 from inrformer.__main__ import main
 from inrformer.config import config_from, run_id
-from inrformer.data import INRDataset
+from inrformer.data import INRDataset, store_dataset
 from inrformer.demo import load_demo
 from inrformer.files import lock, write_json
 from inrformer.objective import OBJECTIVES
@@ -197,7 +197,7 @@ def test_validation_is_held_out_by_id_and_a_final_run_trains_on_it(cache):
     this = run(cfg, out=cache)
     training, validation = parts_of(cfg, this.dataset)
     assert not set(training.ids.tolist()) & set(validation.ids.tolist())
-    assert sorted(set(validation.ids.tolist())) == sorted(set(this.dataset.split("train").ids.tolist()))[-19 - 1 :][-len(set(validation.ids.tolist())) :]
+    assert sorted(set(validation.ids.tolist())) == sorted(set(this.dataset.split("train").ids.tolist()))[-20:], "the last fifth of 96 images"
     assert len(validation) == 2 * len(set(validation.ids.tolist())) and len(training) + len(validation) == 192
     assert this.record_parts["answers"]["val"]["ids"] == validation.ids.tolist()
     final = run(replace(cfg, inputs=replace(cfg.inputs, final=True)), out=cache)
@@ -310,6 +310,53 @@ def test_a_finished_run_of_other_source_is_shown_with_a_warning_and_run_again_wh
     with pytest.warns(UserWarning, match=f"the run {first.folder.name} was made by other source"):
         assert run(SHORT, out=cache).record_parts["source"] == first.record_parts["source"]
     assert run(SHORT, out=cache, again=True).record_parts["source"] == "000000000000"
+
+
+def test_a_run_made_anew_goes_on_where_it_was_stopped(cache, monkeypatch):
+    first = run(SMALL, out=cache)
+    monkeypatch.setattr(inrformer.runs, "source_digest", lambda *_: "000000000000")
+    for epoch in (1, 2):
+        assert run(SMALL, out=cache, again=True, stop=lambda: True).summary is None
+        assert [path.name for path in first.folder.glob("checkpoint-*")] == [f"checkpoint-{epoch:05d}-00000"]
+    assert run(SMALL, out=cache, again=True).history == first.history
+
+
+def test_what_is_refused_takes_no_finished_run_with_it(cache):
+    first = run(SHORT, out=cache)
+    second = run(SHORT | dict(epochs=2, start_from=first.folder.name), out=cache)
+    shutil.rmtree(first.folder)
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        run(SHORT | dict(epochs=2, start_from=first.folder.name), out=cache, again=True)
+    assert second.summary is not None
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(cache, monkeypatch):
+    this = run(SMALL, out=cache, stop=lambda: True)
+    known = inrformer.runs.environment
+    monkeypatch.setattr(inrformer.runs, "environment", lambda workers: known(workers) | dict(precision="bf16", device="another"))
+    with pytest.warns(UserWarning, match=f"the run {this.folder.name} goes on with another precision: fp32, then bf16"):
+        run(SMALL, out=cache, stop=lambda: True)
+    env = record_of(run(SMALL, out=cache))["env"]
+    assert env["precision"] == "fp32, then bf16" and env["device"].endswith(", then another") and env["device"].count("then") == 1
+
+
+def test_a_damaged_neighbour_stops_no_run_from_ending(cache):
+    for name, text in (("0123456789ab", "[]"), ("0123456789ac", "{"), ("0123456789ad", "")):
+        (cache / "beside" / name).mkdir(parents=True)
+        (cache / "beside" / name / "config.json").write_text(text)
+    with pytest.warns(UserWarning, match="a run beside this one is left out of what is compared: .*config.json"):
+        assert run(SHORT, out=cache).summary["test_accuracy"] >= 0
+
+
+@pytest.mark.parametrize("missing", ["train", "test"])
+def test_inrs_of_which_none_train_or_none_test_are_refused_at_once(missing, cache):
+    made = run(SHORT, out=cache).dataset
+    parts = {name: made.split(name) for name in ("train", "test")}
+    parts["val"] = parts.pop(missing)
+    folder = store_dataset(cache / "mine", parts, images="mine", classes=tuple(made.card["classes"]), image_range=(-1.0, 1.0), origin="here").folder
+    with pytest.raises(ValueError, match=f"needs INRs that train and INRs that test: {missing} are missing"):
+        run(dict(data=str(folder), reader="flat", epochs=1, device="cpu"), out=cache / "runs")
+    assert not (cache / "runs").exists()
 
 
 def test_source_is_the_syntax_of_what_a_run_uses(tmp_path, monkeypatch):

@@ -156,6 +156,14 @@ def test_stale_rows_are_named_and_run_again_only_when_told(cache, capsys):
     assert new[0]["source"] == done[0]["source"] and new[0]["summary"]["test_accuracy"] == done[0]["summary"]["test_accuracy"]
 
 
+def test_rows_that_start_from_rows_that_start_from_rows_run_in_one_sweep(cache):
+    first = SMALL | dict(epochs=1)
+    second = first | dict(start_from=id_of(first))
+    third = first | dict(start_from=id_of(second))
+    found = sweep([third, second, first], "example", out=cache / "runs", folder=cache / "records")
+    assert [r["run_id"] for r in found] == [id_of(row) for row in (third, second, first)] and all(r["summary"] for r in found)
+
+
 def test_a_row_that_another_experiment_recorded_is_done(cache):
     (done,) = sweep([SMALL | dict(epochs=1)], "elsewhere", out=cache / "runs", folder=cache / "records")
     assert sweep([SMALL | dict(epochs=1)], "example", out=cache / "more", folder=cache / "records") == [done]
@@ -193,7 +201,7 @@ def test_a_failure_is_recorded_without_places(cache, capsys):
     (cache / "pets-train.parquet").write_bytes((cache / "pets-train.parquet").read_bytes()[:-50])
     (record,) = sweep([row], "example", out=cache / "runs", folder=cache / "records")
     assert record["error"].startswith("ValueError: pets-train.parquet is no whole parquet file") and str(cache) not in json.dumps(dict(record))
-    for text, said in (("no /a/b.c/d.x here", "no d.x here"), ("at ~/x/y", "at y"), ("1/2 of a/b", "1/2 of a/b"), ("'/tmp/x y'", "'x y'"), ("https://host/page", "https://host/page")):
+    for text, said in (("no /a/b.c/d.x here", "no d.x here"), ("at ~/x/y", "at y"), ("1/2 of a/b", "1/2 of a/b"), ("ratio 3 / 4 is", "ratio 3 / 4 is"), ("'/tmp/x y'", "'x y'"), ("'/home/me/My Pictures/cat.png' and '~/a b/c d'", "'cat.png' and 'c d'"), ("https://host/page", "https://host/page")):
         assert without_places(text) == said
 
 

@@ -7,8 +7,9 @@ import torch
 
 from inrformer.inr import INRSpec, Statistics, init_inr
 from inrformer.reader import READERS, seed_parameters
+from inrformer.runs import run
 from inrformer.symmetry import permute, random_permutation
-from inrformer.transfer import transferred
+from inrformer.transfer import at_widths, transferred
 
 SPEC, WIDE = INRSpec(widths=(2, 5, 4, 1)), INRSpec(widths=(2, 9, 6, 1))
 
@@ -37,6 +38,13 @@ def test_a_reader_reads_another_width_or_says_which_parameter_cannot(name):
         torch.testing.assert_close(moved, logits, atol=1e-10, rtol=1e-10)
         assert logits.std(dim=0).min() > 0 and torch.equal(other.scale, Statistics.of(inr).scale)
         assert torch.equal(transferred(reader, SPEC)(small), reader(small))
+
+
+def test_inrs_that_take_features_are_fitted_at_other_widths(tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    this = run(dict(dataset="digits", n_train=96, n_test=24, fit_steps=5, hidden="6-6", kind="relu", options="fourier=2", reader="deepsets", pair_dim=4, epochs=1, device="cpu"), out=tmp_path)
+    table = at_widths(this, ["6-6", "8-4"], device="cpu").set_index("hidden")
+    assert table.accuracy["6-6"] == this.summary["test_accuracy"] and table.numbers["8-4"] != table.numbers["6-6"] and (table.images == 24).all()
 
 
 def test_graphs_have_no_number_for_a_neuron_and_flat_weights_have():

@@ -457,6 +457,32 @@ def test_the_workbench_makes_a_panel_when_it_is_looked_at():
         bench.go("7 nothing")
 
 
+def test_a_first_source_that_cannot_be_opened_leaves_the_others():
+    def broken():
+        raise ValueError("its files are damaged")
+
+    bench = Workbench({"bad": broken, "one": lambda: source_of(siren_reader(), 3, "Twelve neurons.")})
+    assert "bad cannot be opened" in bench.picker.words.value and "damaged" in bench.picker.words.value and not bench.panels
+    with pytest.raises(ValueError, match="bad cannot be opened, and there is nothing to show in 'permute'"):
+        bench.go("permute")
+    bench.picker.source.value = "one"
+    assert list(bench.panels) == ["permute"] and bench.panels["permute"].awake and bench.go("INR").awake
+    bench.picker.source.value = "bad"
+    with pytest.raises(ValueError, match="bad cannot be opened"):
+        bench.go("gallery")
+    bench.picker.source.value = "one"
+    assert bench.go("gallery").awake
+
+
+def test_names_of_classes_are_no_markup():
+    reader = siren_reader().classify(["<img src=x onerror=alert(2)>", "<unk>"])
+    bench = Workbench({"one": lambda: source_of(reader, 3, "<i>about</i>")})
+    for name in LESSONS:
+        panel = bench.go(name)
+        assert not re.search("<img|<unk|<i>about", panel.words.value + bench.picker.words.value), name
+    assert "&lt;" in bench.picker.words.value
+
+
 @pytest.fixture(scope="module")
 def shipped() -> Source:
     return demo_source()
@@ -716,6 +742,9 @@ def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):
     gallery.pictures.clicked = [2, 1]
     wrong = (gallery._said != shipped.test.labels).nonzero()[:, 0].tolist()
     assert bench.picker.image.value == gallery.index == wrong[2] and "which is wrong" in bench.picker.words.value
+    bench.picker.image.value = 0
+    gallery.pictures.clicked = [2, 2]
+    assert bench.picker.image.value == wrong[2], "the same one, clicked again"
     gallery.reader.value = widgets.FLAT
     assert len(gallery._places) != len(wrong) and "flat weights reads" in gallery.words.value
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from test_battery import EDITING
 
+from inrformer import runs
 from inrformer.config import config_from
 from inrformer.data import INRDataset, store_dataset
 from inrformer.fitting import init_from_seeds
@@ -218,6 +219,11 @@ def test_a_run_adapts_unseen_classifiers_to_unseen_images(zoo, tmp_path):
     made = run(dict(data=str(zoo.folder), objective="adapt", reader="dws", dim=2, depth=1, heads=0, epochs=3, batch_size=8, lr=1e-2, val_parts=4, domain_batch=32), out=tmp_path)
     assert made.summary["test_accuracy"] > made.summary["test_unadapted_accuracy"] and {"val_undone_accuracy", "test_cross_entropy"} <= set(made.summary)
     assert made.model.edit(zoo.split("test").inr).spec == SPEC
+    assert made.summary["domain_digest"] and run(made.located, out=tmp_path).summary == made.summary
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(runs, "_brought_along", lambda objective: dict(domain_digest="of other pixels"))
+        with pytest.raises(ValueError, match="is a run on other images named 'digits'"):
+            run(made.located, out=tmp_path)
     json.dumps(made.summary, allow_nan=False)
     task, split = Adapt(AdaptConfig(domain_batch=32)), zoo.split("test")
     outputs = task.outputs(made.model, split)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from inspect import cleandoc
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ from ..answers import caveat, recipe_of
 from ..data import INRDataset
 from ..files import read_json, sha256, shown, write_json, write_text
 from ..images import cache_folder, hub_says
+from ..objective import OBJECTIVES
 from ..reader import Reader, load_reader
 from ..records import record_of
 from ..runs import Run
@@ -120,12 +122,14 @@ def reader_card(this: Run) -> str:
     "A README.md in the Hub's model-card format: what the reader knows, what it reached, and how it is opened. Raises ValueError for a run that is unfinished."
     if this.summary is None:
         raise ValueError(f"the run {this.folder.name} is unfinished: a reader is given away with what it reached")
-    spec, numbers = this.model.spec, this.summary
-    head = ModelCardData(library_name="inrformer", tags=["implicit-neural-representations", "weight-space", spec.kind], metrics=["accuracy"])
-    reached = {name.replace("_", " "): f"{numbers[name]:.3f}" for name in ("val_accuracy", "test_accuracy", "test_other_accuracy") if numbers.get(name) is not None}
+    spec, numbers, classifies = this.model.spec, this.summary, this.config.objective == "classify"
+    head = ModelCardData(library_name="inrformer", tags=["implicit-neural-representations", "weight-space", spec.kind, this.config.objective], metrics=["accuracy"] if classifies else None)
+    reached = {name.replace("_", " "): f"{value:.3f}" for name, value in numbers.items() if name.startswith(("val_", "test_")) and "permuted" not in name and value is not None}
     fitted = dict(kind=spec.kind, widths="-".join(map(str, spec.widths)), omega=spec.omega) | _recipe(this)
     return f"---\n{head.to_yaml()}\n---\n" + CARD.format(
-        reader=this.config.reader, dataset=numbers["dataset"], classes=", ".join(this.model.classes), caveat=_caveat(this),
+        reader=this.config.reader, dataset=numbers["dataset"], purpose=f"names what they show: {', '.join(this.model.classes)}" if classifies else f"was trained for the objective `{this.config.objective}`",
+        meant="" if classifies else f"{cleandoc(OBJECTIVES[this.config.objective].__doc__)}\n\nMeasures are those of the objective. What it is made with besides the reader, such as a projector or a linear probe on its features, is not in this file.\n\n",
+        use="reader(inr).softmax(dim=1)" if classifies else "reader.edit(inr)" if any(name.startswith(("test_edit", "test_unadapted")) for name in numbers) else "reader(inr).sigmoid()" if this.model.classes else "reader.features(inr)", caveat=_caveat(this),
         reached="\n".join(f"| {name} | {value} |" for name, value in reached.items()), fitted="\n".join(f"| {name} | {value} |" for name, value in fitted.items()), psnr=numbers["psnr"] or float("nan"),
     )
 
@@ -144,9 +148,9 @@ def _caveat(this: Run) -> str:
 # %% ../../nbs/interchange/hub.ipynb #69a7eded
 CARD = """# {reader} on INRs of {dataset}
 
-It reads the weights of implicit neural representations and names what they show: {classes}.
+It reads the weights of implicit neural representations and {purpose}.
 
-| measure | value |
+{meant}| measure | value |
 |---|---|
 {reached}
 
@@ -164,7 +168,7 @@ It was trained on INRs that were made so, and show their images at {psnr:.1f} dB
 from inrformer.interchange.hub import pull_reader
 
 reader = pull_reader("OWNER/NAME")
-reader(inr).softmax(dim=1)  # inr: a batch of INRs of the kind and widths above
+{use}  # inr: a batch of INRs of the kind and widths above
 ```
 
 `model.safetensors` is opened alone, by `inrformer.reader.load_reader`. `record.json` has the config, the environment and the history of its training.

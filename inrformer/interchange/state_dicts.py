@@ -239,12 +239,12 @@ def import_table(
 ) -> INRDataset:
     "Store the networks that a table lists as a data set and open it. Raises ValueError naming the table for other columns, and as `import_dataset` does."
     table = Path(table).expanduser()
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if lacking := {"split", "file", "label"} - set(rows[0] if rows else ()):
         raise ValueError(f"{table} lacks the columns {sorted(lacking)}: needed is a line for each network, of its split (train, test or val), file and label")
-    splits, labels = dict.fromkeys(row["split"] for row in rows), [row["label"] for row in rows]
-    classes = tuple(map(str, range(max(map(int, labels)) + 1)) if all(map(str.isdecimal, labels)) else sorted(set(labels)))
+    _check_rows(table, rows)
+    splits, classes = dict.fromkeys(row["split"] for row in rows), _classes_of(table, [row["label"] for row in rows])
     columns = dict(files=lambda row: table.parent / row["file"], labels=lambda row: classes.index(str(int(row["label"])) if row["label"].isdecimal() else row["label"]))
     if "image" in rows[0]:
         columns["ids"] = lambda row: int(row["image"])
@@ -252,6 +252,28 @@ def import_table(
     return import_dataset(folder, **listed, classes=classes, **settings)
 
 # %% ../../nbs/interchange/state_dicts.ipynb #1ad22808
+def _check_rows(table: Path, rows: list[dict[str, str]]) -> None:
+    "Raise ValueError, naming the table and the line, for a cell that is empty, or is no number where one must be."
+    for line, row in enumerate(rows, 2):
+        if empty := [name for name in ("split", "file", "label", "image") if name in rows[0] and not row[name]]:
+            raise ValueError(f"{table}, line {line}, has no {empty[0]}: every network has one")
+        if not row.get("image", "0").isdecimal():
+            raise ValueError(f"{table}, line {line}, has the image {row['image']!r}: images are told apart by whole numbers")
+
+
+def _classes_of(table: Path, labels: list[str]) -> tuple[str, ...]:
+    "Names of the classes: those that labels are, or \"0\" to the largest. Raises ValueError for numbers among names, and for numbers that are ids."
+    numbers = {label for label in labels if label.isdecimal()}
+    if numbers and (names := set(labels) - numbers):
+        raise ValueError(f"{table} has labels that are numbers, such as {min(numbers)!r}, and labels that are names, such as {min(names)!r}: write one or the other")
+    if not numbers:
+        return tuple(sorted(set(labels)))
+    most = max(map(int, numbers))
+    if most >= max(1000, 10 * len(numbers)):
+        raise ValueError(f"{table} has {len(numbers)} different labels, the largest {most}: a label is the position of a class, 0, 1, 2, ..., and no id")
+    return tuple(map(str, range(most + 1)))
+
+
 def _check_labels(split: str, n: int, labels: list[int], classes: int) -> None:
     wrong = [label for label in labels if not 0 <= label < classes]
     if len(labels) != n or wrong:

@@ -99,7 +99,7 @@ def show(ax, image, title=None):
 few, size = test[:8], test.sizes if max(test.sizes) > 1 else (32, 32)
 if test.inr.spec.coordinates == 2:
     shown = few.inr(pixel_grid(*size)).unflatten(1, size) / 2 + 0.5
-    rows = [shown] if cfg.fit is None else [load_images(cfg.inputs.dataset, "test", len(few)).images, shown]
+    rows = [shown] if cfg.fit is None else [load_images(cfg.inputs.dataset, "test", len(few), cfg.inputs.size).images, shown]
     fig, axes = plt.subplots(len(rows), 8, figsize=(11, 1.5 * len(rows)), squeeze=False, subplot_kw=dict(frame_on=False, xticks=[], yticks=[]))
     for row, pictures in zip(axes, rows):
         for ax, picture, quality in zip(row, pictures, few.psnr):

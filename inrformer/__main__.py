@@ -29,7 +29,7 @@ from .fitting import INIT_POLICIES
 from .images import Data, load_images, share_seen
 from .interchange.state_dicts import CONVENTIONS, import_table
 from .records import record_of, write_record
-from .runs import Run, find_run, last_run, project_root, run
+from .runs import Run, check_folders, find_run, last_run, project_root, run
 from .saving import forget_widgets
 from .splits import held_out
 from .sweeps import EXPERIMENTS, ZOOS, experiment, sweep
@@ -102,6 +102,7 @@ def fit_command(options: dict[str, Any]) -> None:
     source, folder, text, shard, size, parts, val_part, *counts = (options.pop(name) for name in ("source", "folder", "spec", "shard", "size", "val_parts", "val_part", "n_train", "n_test"))
     spec, part = parse_spec(text), parse_part(shard)
     images = [load_images(source, split, n, size) for split, n in zip(("train", "test"), counts)]
+    check_folders(source, images[0].classes)
     val_ids = held_out(images[0].ids, parts=parts, part=val_part).tolist() if options["test_init"] == "other" else None
     built = build_dataset(folder, *images, spec, **options, val_ids=val_ids, part=part, progress=True)
     if built is None and part[0] > (shards := count_shards(folder)):

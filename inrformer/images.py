@@ -17,13 +17,13 @@ import mimetypes
 import operator
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
@@ -342,23 +342,19 @@ class Picture:
         return sha256(self.path)
 
 # %% ../nbs/06_images.ipynb #9d51fdf9
-def _paths(folder: Path) -> Iterator[Path]:
-    "Files of pictures below a folder; what programs keep for themselves, in files and folders that begin with a dot or as __MACOSX, is none."
-    for path in folder.rglob("*"):
-        kind, hidden = MIMES.guess_type(path.name, strict=False)[0] or "", any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
-        if kind.startswith("image/") and not hidden:
-            yield path
+def _is_picture(path: Path) -> bool:
+    return (MIMES.guess_type(path.name, strict=False)[0] or "").startswith("image/") and not path.name.startswith(".")
 
 
 def _of_pictures(folder: Path) -> bool:
     "Is a folder one of pictures? Where there are tables, they count."
-    return next(folder.rglob("*.parquet"), None) is None and next(_paths(folder), None) is not None
+    return next(folder.rglob("*.parquet"), None) is None and any(map(_is_picture, folder.rglob("*")))
 
 
 def _pictures(folder: Path) -> list[Picture]:
     "The pictures below a folder."
     found = []
-    for path in sorted(_paths(folder)):
+    for path in sorted(filter(_is_picture, folder.rglob("*"))):
         *above, _ = path.relative_to(folder).parts
         split = SPLIT_FOLDERS.get(above[0].lower()) if above else None
         found.append(Picture(path, split, next(iter(above[1:] if split else above), UNLABELLED)))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PLACE', 'LEARNED', 'project_root', 'runs_folder', 'environment', 'kind_of', 'source_digest', 'closure', 'Run',
-           'images_for', 'dataset_for', 'parts_of', 'objective_for', 'reader_for', 'start_as', 'run', 'images_digest',
-           'Busy', 'Trunk', 'check_compiler', 'final_measures', 'disguise', 'summarize', 'last_run', 'open_run',
-           'find_run']
+           'images_for', 'dataset_for', 'parts_of', 'objective_for', 'reader_for', 'start_as', 'run', 'check_folders',
+           'images_digest', 'Busy', 'Trunk', 'check_compiler', 'final_measures', 'disguise', 'summarize', 'last_run',
+           'open_run', 'find_run']
 
 # %% ../nbs/14_runs.ipynb #3a8b183f
 import ast
@@ -18,7 +18,7 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -338,10 +338,17 @@ def _check_splits(cfg: RunConfig) -> None:
         raise ValueError(f"{cfg.inputs.data} has the splits {sorted(there)}, and a run needs INRs that train and INRs that test: {' and '.join(sorted(missing))} are missing")
 
 
+def check_folders(place: str, classes: Iterable[str]) -> None:
+    "Raise ValueError for classes that are folders which programs keep for themselves, with names that begin with a dot, or __MACOSX."
+    if kept := sorted(name for name in classes if name.startswith(".") or name == "__MACOSX"):
+        raise ValueError(f"{place} has pictures in {kept[0]}, a folder that a program keeps for itself: move it elsewhere, or its pictures are a class of their own")
+
+
 def _check_classes(cfg: RunConfig, images: tuple[Images, Images] | None) -> None:
     "Raise ValueError for images among which there is nothing to tell apart."
     classes = images[0].classes if images else read_card(cfg.inputs.data)["classes"]
     place = source_name(cfg.inputs.dataset) if images else cfg.inputs.data
+    check_folders(place, classes)
     if cfg.objective == "classify" and len(classes) < 2:
         raise ValueError(f"all images of {place} are of one class, {''.join(classes)!r}: they can be fitted, and none told from another; classes are folders, as in my/cat/1.png, or labels of a table")
     if cfg.objective in ("classify", "contrast") and classes and all(re.fullmatch(r"\d+/\d+", name) for name in classes):

@@ -196,6 +196,14 @@ def test_the_workbench_is_opened_where_there_is_one(monkeypatch, tmp_path, capsy
         assert said(*words) == 2 and f"{what} is a notebook of the project, and {tmp_path} is not in it: start this command in a clone" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kept", [".thumbnails/0.png", "__MACOSX/cat/0.png"])
+def test_what_programs_keep_for_themselves_is_no_class(kept, pets, tmp_path, capsys):
+    put(pets, kept, pictures(1, 6, 7, 3, seed=9)[0])
+    for words in (["fit", pets, tmp_path / "inrs", "--spec", "2-4-4-3", "--size", "6"], ["train", f"dataset={pets}", "size=6", "n_train=4", "n_test=2", "--out", tmp_path / "runs"]):
+        assert said(*words) == 2 and f"has pictures in {kept.split('/')[0]}, a folder that a program keeps for itself" in capsys.readouterr().err
+    assert not (tmp_path / "inrs").exists() and not (tmp_path / "runs").exists()
+
+
 def test_a_page_lies_with_the_project_s_runs(tmp_path, monkeypatch, capsys):
     assert said("train", "--page", "page.ipynb", "--out", tmp_path) == 2
     assert "leave out --out, or --page" in capsys.readouterr().err

@@ -93,5 +93,5 @@ def caveat(this: Run) -> str:
     if init == "independent":
         return ""
     starts, other = dict(shared="one start", pool="a pool of starts")[init], this.summary.get("test_other_accuracy")
-    measured = "" if other is None else f" (accuracy {other:.2f} there, {this.summary['test_accuracy']:.2f} here)"
+    measured = "" if other is None else f" (accuracy {other:.2f} on such INRs, {this.summary['test_accuracy']:.2f} on its own test INRs)"
     return f"all INRs of this run come from {starts}, and so do those of these pictures: of INRs from another start the reader knows little or nothing{measured}"

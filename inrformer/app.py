@@ -25,15 +25,15 @@ from .widgets import AttentionBench, CropBench, EquivarianceBench, Panel, Permut
 LESSONS = {
     "INR": "An image stored as the weights of a small network. Its pixels, what the network gives back at any resolution, and the network: orange weights are positive, blue ones negative.",
     "permute": "Each step lets two neurons of a hidden layer change places, with all their weights. Press ▶ to watch.",
-    "equivariance": "Let P be the permutation and θ the weights. A stage f of the model is <i>equivariant</i> if f(Pθ) = P f(θ); features and logits must not change at all. Then spoil the model and see which stage goes first.",
-    "readers": "A logistic regression that reads the weights as one long list knows each number by its place. On digits of one start it does nearly as well as INRFormer before anything moves; after a few transpositions it reads noise.",
-    "attention": "Whom a neuron hears. Click one, or choose it from the list; the permutation moves it, and its attention goes along.",
+    "equivariance": "Let P be the permutation and θ the weights. A stage f of the model is <i>equivariant</i> if f(Pθ) = P f(θ); features and logits must not change at all. Then choose a model that is broken on purpose, and see which stage is the first to lose it.",
+    "readers": "A logistic regression that reads the weights as one long list knows each number by its place. On digits of one start it does nearly as well as INRFormer before anything moves; after a few transpositions it falls towards chance.",
+    "attention": "Which neurons a neuron attends to. Click one, or choose it from the list; the permutation moves it, and its attention goes along.",
     "crop": "While it learns, INRFormer is told the coordinates of a crop, the <i>hint</i>, and must also give an INR that shows just that crop.",
     "own image": "An image of your own, fitted before your eyes as the model's own data were, and read while it is.",
     "two INRs": "One image, two networks. Alike in what they show, are they alike in their weights? And does a model that reads weights see that they are one image?",
     "gallery": "Which images are hard? Every test INR and what a reader says of it.",
     "touch": "A permutation moves weights and nothing else. Here the weights themselves change, and the image and the answer with them.",
-    "edit": "To edit an image by its weights, and never touch a pixel. An editor learns which weights show the edit, and the slider goes as far as you like.",
+    "edit": "Edit an image through its weights alone. An editor learns which weights show the edit, and the slider goes as far as you like.",
 }
 _KINDS = dict(zip(LESSONS, (ShowBench, PermuteBench, EquivarianceBench, ReadersBench, AttentionBench, CropBench, OwnBench, PairBench, Gallery, TouchBench, EditBench)))
 _FOLLOW = (EquivarianceBench, ReadersBench, AttentionBench, EditBench)  # the permutation

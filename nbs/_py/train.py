@@ -153,7 +153,7 @@ ax.set(xlabel=f"{cfg.reader} says", ylabel="label");
 # %% [markdown]
 # ## Beside it
 #
-# No accuracy means much alone. These are the runs of the same seed on the very same INRs, cut in the same way, that are on record: other readers, and this one with another `depth` or `head`. *reads* says what the answers come from; a reader of the input INR looks at its picture.
+# No accuracy means much alone. These are the runs on record of the same seed, on the same INRs and the same split: other readers, and this one with another `depth` or `head`. *reads* says what the answers come from; a reader of the input INR looks at its picture. `rendered_input` is R² of the best linear map from the input INR's values to those of the target INRs, `rendered_depth0` of that from the target values of the reader without blocks.
 
 # %%
 beside = rivals(record, records())
@@ -162,7 +162,7 @@ beside.assign(row=beside["row"].map(plain_name), run=["this run" if row == cfg.r
 # %% [markdown]
 # ## Crops
 #
-# A reader that can be hinted at a part of the image learned to show that crop on its own canonical grid: above what it shows, below what the input INR shows at the hint points.
+# A reader that can be hinted at a part of the image learned, beside its class, to give an INR that shows that crop on a grid of its own: above what it shows, below what the input INR shows at the hint points.
 
 # %%
 #| label: fig-crops
@@ -205,7 +205,7 @@ display(f"relative change of the logits under permutation, float64: {invariance:
 # ## The record
 #
 # What stays of a run; tables and figures read nothing else. It names what the logits come from (`reads`), the digest of the source that made it, and those of the INRs: of their recipe, and of their bits.
-# `val_accuracy` is that of the held-out training images; `val_other_accuracy` and `test_other_accuracy` are measured on INRs of the same images, fitted from starts that training never saw.
+# `val_accuracy` is that of the held-out training images; `val_other_accuracy` and `test_other_accuracy` are measured on INRs of the same images, fitted from starts that training never saw; `val_crop_r2` is R² of the crops. When what is embedded of one INR is shown with what the blocks add to another's, `swap_blocks` is the share of answers that name what the second shows, and `swap_embedded` the first.
 
 # %%
 numbers = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in record["summary"].items()}

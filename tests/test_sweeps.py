@@ -333,7 +333,7 @@ def test_a_sweep_killed_at_ten_random_moments_gives_the_same_records(cache):
 
 def test_a_budget_stops_after_a_checkpoint_and_the_command_goes_on(cache, capsys, monkeypatch):
     "With a clock that moves by a second whenever it is read: at the start, before the run, and after every epoch."
-    words = ["sweep", "table2", "--out", str(cache / "DIR"), "--set", *TINY, "epochs=9"]
+    words = ["sweep", "table2", "--out", str(cache / "DIR"), "--set", *(word for word in TINY if word != "epochs=2"), "epochs=9"]
     for epochs in (4, 8):
         monkeypatch.setattr("inrformer.sweeps.time", SimpleNamespace(monotonic=itertools.count().__next__))
         main([*words[:4], "--budget", str(4 / 60), *words[4:]])

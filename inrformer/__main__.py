@@ -29,7 +29,7 @@ from .fitting import INIT_POLICIES
 from .images import Data, load_images, share_seen
 from .interchange.state_dicts import CONVENTIONS, import_table
 from .records import record_of, write_record
-from .runs import Run, check_folders, find_run, last_run, project_root, run
+from .runs import Refused, Run, check_folders, find_run, last_run, project_root, run
 from .saving import forget_widgets
 from .splits import held_out
 from .sweeps import EXPERIMENTS, ZOOS, experiment, sweep
@@ -358,7 +358,7 @@ def main(arguments: list[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             COMMANDS[name][1](options)
-    except (ValueError, TypeError, OSError, MemoryError, FloatingPointError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, FloatingPointError, Refused) as error:
         parser.exit(2, f"{parser.prog} {name}: error: {relative(str(error)) or type(error).__name__}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog} {name}: stopped; the same command goes on\n")

@@ -1464,6 +1464,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'inrformer.rendered.swap_test': ('rendered.html#swap_test', 'inrformer/rendered.py'),
                                     'inrformer.rendered.swapped': ('rendered.html#swapped', 'inrformer/rendered.py')},
             'inrformer.runs': { 'inrformer.runs.Busy': ('runs.html#busy', 'inrformer/runs.py'),
+                                'inrformer.runs.Refused': ('runs.html#refused', 'inrformer/runs.py'),
                                 'inrformer.runs.Run': ('runs.html#run', 'inrformer/runs.py'),
                                 'inrformer.runs.Run._json': ('runs.html#run._json', 'inrformer/runs.py'),
                                 'inrformer.runs.Run._sealed': ('runs.html#run._sealed', 'inrformer/runs.py'),

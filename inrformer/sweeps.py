@@ -6,7 +6,7 @@
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS',
            'PAPER', 'TURNED', 'UNREAD', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'AUTHORS', 'EDITORS', 'POOLED',
            'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'DRAWN', 'ON_ARRAYS',
-           'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS',
+           'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'CALLED', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS',
            'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter', 'as_long_as_others', 'protocols_of',
            'experiment', 'known', 'sweep', 'without_places']
 
@@ -34,7 +34,7 @@ from .config import PROTOCOLS, RunConfig, config_from, flat, identity, run_id, s
 from .files import json_text
 from .objectives.adapt import DOMAINS
 from .records import Record, check_images, find_records, record_of, records, records_folder, stale, write_record
-from .runs import Busy, check_compiler, images_digest, kind_of, run, runs_folder, source_digest
+from .runs import Busy, Refused, check_compiler, images_digest, kind_of, run, runs_folder, source_digest
 from .training import agreed, is_main, is_shared
 
 # %% ../nbs/16_sweeps.ipynb #120edeca
@@ -191,6 +191,9 @@ EXPERIMENTS: dict[str, list[Row]] = {
     ],
 }
 
+# %% ../nbs/16_sweeps.ipynb #ca11ed01
+CALLED: dict[str, str] = {"digits": "8×8 digits, one shared start", "mnist-small": "MNIST, starts of their own", "mnist-shared": "MNIST, one shared start", "mnist-field": "MNIST, the published recipe", "cifar10-small": "CIFAR-10, ten starts", "cifar10-full": "all of CIFAR-10", "cifar10-longer": "all of CIFAR-10, three times as long", "table2": "all of CIFAR-10, two sizes", "cifar10-copies": "all of CIFAR-10, five INRs of each image"}  # what each set of INRs is for people, by the experiment that is run on it
+
 # %% ../nbs/16_sweeps.ipynb #1600a002
 EVERYWHERE = dict(query=1, hint=1)  # of INRFormer, where the inputs have too many dimensions for a grid of points
 ADAPTERS: list[Row] = [dict(reader="dws", dim=8), EVERYWHERE, dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align")]
@@ -324,7 +327,7 @@ def _attempts(todo: list[tuple[RunConfig, bool]], jobs: int, how: dict[str, Any]
         try:
             yield from (done.result() for done in as_completed([pool.submit(_attempt, cfg, again, **how) for cfg, again in todo]))
         except BrokenProcessPool as error:
-            raise RuntimeError(f"one of the {jobs} jobs was killed, most likely for want of memory: try fewer; what is done is on record, and the rest resumes") from error
+            raise Refused(f"one of the {jobs} jobs was killed, most likely for want of memory: try fewer; what is done is on record, and the rest resumes") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for job in set(multiprocessing.active_children()) - others:
@@ -360,7 +363,7 @@ def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | 
         if progress:
             tqdm.write(traceback.format_exc(), file=sys.stderr)
         if isinstance(error, dist.DistError) or is_shared() and "gloo" in str(error):
-            raise RuntimeError(f"a process that shared the run {run_id(cfg)} is gone: start all of them again, and it resumes") from error
+            raise Refused(f"a process that shared the run {run_id(cfg)} is gone: start all of them again, and it resumes") from error
         kind, said = kind_of(cfg), without_places(f"{type(error).__name__}: {error}")
         return dict(run_id=run_id(cfg), config=identity(cfg), source=source_digest(cfg.reader, cfg.objective, kind), inrs=dict(kind=kind), summary=None, error=said)
     return record_of(this) if this.summary else None

@@ -260,7 +260,7 @@ def _check_rows(table: Path, rows: list[dict[str, str]]) -> None:
         if not row.get("image", "0").isdecimal():
             raise ValueError(f"{table}, line {line}, has the image {row['image']!r}: images are told apart by whole numbers")
 
-
+# %% ../../nbs/interchange/state_dicts.ipynb #7ab1e001
 def _classes_of(table: Path, labels: list[str]) -> tuple[str, ...]:
     "Names of the classes: those that labels are, or \"0\" to the largest. Raises ValueError for numbers among names, and for numbers that are ids."
     numbers = {label for label in labels if label.isdecimal()}
@@ -273,7 +273,7 @@ def _classes_of(table: Path, labels: list[str]) -> tuple[str, ...]:
         raise ValueError(f"{table} has {len(numbers)} different labels, the largest {most}: a label is the position of a class, 0, 1, 2, ..., and no id")
     return tuple(map(str, range(most + 1)))
 
-
+# %% ../../nbs/interchange/state_dicts.ipynb #7ab1e002
 def _check_labels(split: str, n: int, labels: list[int], classes: int) -> None:
     wrong = [label for label in labels if not 0 <= label < classes]
     if len(labels) != n or wrong:

@@ -6,7 +6,7 @@
 __all__ = ['READER', 'NFNHNP', 'weigh_places']
 
 # %% ../../nbs/readers/nfn_hnp.ipynb #3f670741
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor

@@ -7,7 +7,6 @@ __all__ = ['READER', 'place_code', 'GaussianFourier', 'end_codes', 'NFNConfig', 
 
 # %% ../../nbs/readers/nfn_np.ipynb #8e25a082
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

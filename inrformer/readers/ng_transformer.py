@@ -7,13 +7,11 @@ __all__ = ['READER', 'RelationalAttention', 'RelationalBlock', 'cut', 'ProbeFeat
            'prefer_near']
 
 # %% ../../nbs/readers/ng_transformer.ipynb #1fd33246
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor, nn

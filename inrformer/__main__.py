@@ -360,6 +360,8 @@ def main(arguments: list[str] | None = None) -> None:
             COMMANDS[name][1](options)
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError, Refused) as error:
         parser.exit(2, f"{parser.prog} {name}: error: {relative(str(error)) or type(error).__name__}\n")
+    except ModuleNotFoundError as error:
+        parser.exit(2, f"{parser.prog} {name}: error: " + (f"{error.name} is not installed: pip install 'inrformer[lab]'" if error.name else str(error)) + "\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog} {name}: stopped; the same command goes on\n")
 

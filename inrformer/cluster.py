@@ -70,8 +70,11 @@ class Cluster:
         configs = [config_from(row) for row in rows]
         known_as, found = dict(zip(map(run_id, configs), rows)), find_records(configs, known(places.get("folder")))
         missing = [row for row, record in zip(rows, found) if not (record and record["summary"])]
-        with_first = [[*([known_as[name]] if (name := row.get("start_from")) in known_as else []), row] for row in missing]
-        return self.submit(Again(sweep, dict(rows=part, experiment=experiment, **places)) for part in with_first)
+
+        def with_first(row: Row) -> list[Row]:
+            return [*(with_first(known_as[name]) if (name := row.get("start_from")) in known_as else []), row]
+
+        return self.submit(Again(sweep, dict(rows=with_first(row), experiment=experiment, **places)) for row in missing)
 
     def fit(self, folder: str | Path, data: Data, fit: Fit, parts: int, **options: Any) -> "list[Job[None]]":
         "One job for each of so many parts of a data set of INRs; `options` are further ones of `build_dataset`. Whichever is last makes it whole."

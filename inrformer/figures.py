@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -598,13 +599,13 @@ def write_figures(folder: Path, width: int = 860) -> list[Path]:
     "Write every example as `<name>.png`, `width` points wide and in 256 colours, with kaleido. Raises OSError, saying what is missing, where there is no browser to draw with."
     folder.mkdir(parents=True, exist_ok=True)
     figures = examples()
-    paths, temporary = ([folder / form.format(name) for name in figures] for form in ("{}.png", ".{}.tmp.png"))
-    try:
-        write_images(list(figures.values()), temporary, width=width, height=[figure.layout.height for figure in figures.values()], scale=1.5)
-    except (RuntimeError, ValueError) as error:
-        needed = "static figures are drawn by kaleido in a Chromium: pip install kaleido, and install chromium or set BROWSER_PATH to one"
-        raise OSError(f"{needed} ({str(error).strip().splitlines()[0]})") from error
-    for drawn, path in zip(temporary, paths):
-        Image.open(drawn).quantize(256, method=Image.Quantize.FASTOCTREE).save(drawn)
-        drawn.replace(path)
-    return paths
+    with TemporaryDirectory(dir=folder, prefix=".") as place:
+        drawn = [Path(place) / f"{name}.png" for name in figures]
+        try:
+            write_images(list(figures.values()), drawn, width=width, height=[figure.layout.height for figure in figures.values()], scale=1.5)
+        except (RuntimeError, ValueError) as error:
+            needed = "static figures are drawn by kaleido in a Chromium: pip install kaleido, and install chromium or set BROWSER_PATH to one"
+            raise OSError(f"{needed} ({str(error).strip().splitlines()[0]})") from error
+        for path in drawn:
+            Image.open(path).quantize(256, method=Image.Quantize.FASTOCTREE).save(path)
+        return [path.replace(folder / path.name) for path in drawn]

@@ -7,13 +7,14 @@ __all__ = ['PAGE', 'Gallery']
 
 # %% ../nbs/20d_gallery.ipynb #1aade6d0
 import html
+from typing import Any
 
 import ipywidgets as ui
 import torch
 import traitlets
 from fastcore.basics import patch
 
-from .figures import fig_gallery
+from .figures import blank, fig_gallery
 from .inspection import Source, answers, readers_beside, render
 from .reader import Reader
 from .widgets import FLAT, Chart, Panel, offered, trained
@@ -68,6 +69,16 @@ def _turn(self: Gallery) -> None:
         self.page.value = 1
     self.refresh()
 
+# %% ../nbs/20d_gallery.ipynb #0nd0pa6e
+@patch
+def restore(self: Gallery, stood: dict[str, Any]) -> None:
+    "As the controls stood; the page last, when it is known how many there are."
+    with self.quiet(), self._excused():
+        self.reader.value, self.which.value = stood["reader"], stood["which"]
+        self.settle()
+        self.page.value = stood["page"]
+    self.refresh()
+
 # %% ../nbs/20d_gallery.ipynb #dbbcdfe6
 @patch
 def settle(self: Gallery) -> None:
@@ -99,6 +110,8 @@ def tell(self: Gallery) -> str:
 @patch
 def draw(self: Gallery) -> None:
     shown, names = [render(self.opened.test.inr[k : k + 1], 16, 16) for k in self._here], self.opened.reader.classes
+    if not shown:
+        return self.pictures.show(blank)
     if self._right is None:
         return self.pictures.show(fig_gallery, shown)
     self.pictures.show(fig_gallery, shown, [names[int(self._said[k])] for k in self._here], [bool(self._right[k]) for k in self._here])

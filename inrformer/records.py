@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from .config import UNSAID, RunConfig, config_from, flat, identity, kinds_of_fields, run_id
+from .config import PROTOCOLS, UNSAID, RunConfig, config_from, flat, identity, kinds_of_fields, run_id
 from .files import json_text, lock, read_json, read_lines, replaced
 from .objective import OBJECTIVES
 from .reader import READERS
 from .runs import LEARNED, Run, project_root, source_digest
+from .training import Train
 
 # %% ../nbs/15_records.ipynb #a89368d4
 Record = Mapping  # what a run found, by name, or why it failed
@@ -204,7 +205,7 @@ def rivals(
 def _alike(record: Record, other: Record) -> bool:
     "Are both of one seed, on the same INRs and splits, and is the other a rival?"
     a, b = (r["config"] for r in (record, other))
-    splits = [(r["inrs"]["bits"], c["inputs"], c["objective"], c["train"]["seed"]) for r, c in ((record, a), (other, b))]
+    splits = [(r["inrs"]["bits"], c["inputs"], c["objective"], c["task"] | dict(aux=None), c["train"]["seed"]) for r, c in ((record, a), (other, b))]  # the crop, aux, is INRFormer's own
     return splits[0] == splits[1] and (a["reader"] != b["reader"] or _changed(a, b) <= {"depth", "head"})
 
 
@@ -215,11 +216,13 @@ def _changed(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
 
 
 def _rival(record: Record, other: Record) -> str:
-    "What a rival is called: its reader, and what it changes of the run's choices, or of its reader's own, and of the run's epochs."
-    reader, chosen, epochs = other["config"]["reader"], other["config"]["architecture"], other["config"]["train"]["epochs"]
+    "What a rival is called: its reader, what it changes of the run's choices, or of its reader's own, and of the run's epochs, and how else it is trained than its protocol does."
+    reader, chosen, train = (other["config"][name] for name in ("reader", "architecture", "train"))
+    told = PROTOCOLS[other["config"]["protocol"]] if other["config"]["protocol"] in PROTOCOLS else None
+    trained = asdict(Train()) | (told.chosen | told.readers.get(reader, {}) if told else {}) | dict(epochs=record["config"]["train"]["epochs"], seed=train["seed"])
     usual = record["config"]["architecture"] if reader == record["config"]["reader"] else asdict(READERS[reader].Config())
     changed = [f"{name} {value}" for name, value in chosen.items() if value != usual.get(name)]
-    return ", ".join([reader, *changed, *([f"epochs {epochs}"] if epochs != record["config"]["train"]["epochs"] else [])])
+    return ", ".join([reader, *changed, *(f"{name} {value}" for name, value in train.items() if value != trained[name] and name != "precision")])
 
 # %% ../nbs/15_records.ipynb #ee03c035
 def table(
@@ -347,7 +350,7 @@ WORDS = {  # what a row changes, for people
     "fold max": "largest instead of mean", "edge_identity False": "no identity in edges", "shared_fold True": "one map for all layers", "edit_from_input False": "crop read from the graph alone", "raw_scalar False": "no raw weight beside its embedding", "canonical True": "canonical form of the INRs", "canonical False": "no canonical form", "attention none, carry False": "no attention, nothing carried", "attention none, carry False, edge_step False": "folds of edges alone",
     "augment shift": "shifted images beside each", "init pool": "ten starts", "init independent": "starts of their own", "weight_noise 0.0": "no noise on weights",
 }
-NUMBERS = {"val_part": "validating part {}", "hint": "{} crop points", "query": "{} query points", "features": "{} target functions", "outputs": "{} outputs of a target", "depth": "blocks: {}", "epochs": "{} epochs", "copies": "{} INRs of an image", "fit_steps": "{} steps of a fit", "fit_seed": "fit {}", "omega": "ω = {}", "max_frequency": "embedding frequencies to {}", "model": "size {}", "probes": "{} probes", "frequency_std": "embedding scale {}", "dim": "width {}", "edge_dim": "edge width {}", "pair_dim": "pair width {}"}
+NUMBERS = {"val_part": "validating part {}", "hint": "{} crop points", "query": "{} query points", "features": "{} target functions", "outputs": "{} outputs of a target", "depth": "blocks: {}", "epochs": "{} epochs", "copies": "{} INRs of an image", "fit_steps": "{} steps of a fit", "fit_seed": "fit {}", "omega": "ω = {}", "max_frequency": "embedding frequencies to {}", "model": "size {}", "probes": "{} probes", "frequency_std": "embedding scale {}", "dim": "width {}", "edge_dim": "edge width {}", "pair_dim": "pair width {}", "lr": "rate {}", "weight_noise": "noise {}", "optimizer": "{}"}
 
 
 def plain_name(row: str) -> str:

@@ -174,19 +174,33 @@ class Run:
         return self.config
 
     @cached_property
+    def images(self) -> tuple[Images, Images] | None:
+        """The training and the test images whose INRs it fitted; None where it was given INRs.
+
+        Raises FileNotFoundError, saying what to do, when they came from files that are not found, or are others now.
+        """
+        if self.located.fit is None:
+            return None
+        try:
+            found = images_for(self.located)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(_lost(self)) from error
+        if self.summary is not None and images_digest(found) != self.summary["images_digest"]:
+            raise FileNotFoundError(_lost(self))
+        return found
+
+    @cached_property
     def dataset(self) -> INRDataset:
         """The INRs it was trained and tested on (fitted again if the cache was emptied).
 
         Raises FileNotFoundError, saying what to do, when its images, or its INRs, came from files that are not found.
         """
-        cfg = self.located
         try:
-            if cfg.fit is None:
-                read_card(cfg.inputs.data)
-            images = None if cfg.fit is None else images_for(cfg)
+            if self.located.fit is None:
+                read_card(self.located.inputs.data)
         except FileNotFoundError as error:
             raise FileNotFoundError(_lost(self)) from error
-        return dataset_for(cfg, images)
+        return dataset_for(self.located, self.images)
 
     @cached_property
     def model(self) -> Reader:
@@ -681,11 +695,11 @@ def open_run(folder: str | Path) -> Run:
 
 # %% ../nbs/14_runs.ipynb #c5061716
 def find_run(name: str, out: str | Path | None = None) -> Run:
-    "The finished run whose id begins so. Raises FileNotFoundError, naming those that there are, when there is none, and ValueError when there are several."
+    "The finished run whose id begins so; of several experiments, the one that was run, or shown again, last. Raises FileNotFoundError, naming those that there are, when there is none, and ValueError when there are several."
     there = sorted(path.parent for path in runs_folder(out).glob("*/*/summary.json"))
     found = [folder for folder in there if folder.name.startswith(name)]
     if not found:
         raise FileNotFoundError(f"no finished run {name!r}: there are {[folder.name for folder in there] or 'none'}")
     if len({folder.name for folder in found}) > 1:
         raise ValueError(f"{name!r} begins the ids of {len(found)} runs, {[folder.name for folder in found]}: give more of it")
-    return open_run(found[-1])
+    return open_run(max(found, key=lambda folder: folder.stat().st_mtime_ns))

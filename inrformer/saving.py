@@ -14,10 +14,11 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def forget_widgets(model: dict[str, Any], path: str = "", **more: Any) -> None:
-    "Jupyter's hook before it saves: leave views of widgets out of a notebook, and clean it as nbdev does."
+    "Jupyter's hook before it saves: leave views of widgets and their state out of a notebook, and clean it as nbdev does."
     from nbdev.clean import clean_jupyter
 
     if model["type"] == "notebook":
+        model["content"]["metadata"].pop("widgets", None)
         for cell in model["content"]["cells"]:
             if "outputs" in cell:
                 cell["outputs"] = [output for output in cell["outputs"] if VIEW not in output.get("data", {})]

@@ -89,12 +89,12 @@ MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, 
     (dict(reader="flat_transformer"), dict(epochs=52, lr=1e-3)), (dict(reader="inr2vec"), dict(epochs=87, lr=1e-3)),
     (dict(reader="probe"), dict(epochs=77)), (dict(reader="pixels", mlp=256), dict(epochs=100)), (dict(reader="flat"), dict(epochs=100)),
 ]
-AUTHORS: list[Row] = [row | dict(canonical=False, augment="none", weight_noise=0.0, copies=1) for row in (
-    dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, epochs=24), dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=4),
-    dict(reader="nfn_hnp", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, epochs=4), dict(reader="nft", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=1),
-    dict(reader="ng_gnn", model="published", frequency_std=3.0, lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=60), dict(reader="ng_transformer", model="published", frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=18),
-    dict(reader="ng_transformer", model="published", probes=64, frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, epochs=18), dict(reader="inr2array", model="published", lr=1e-4, weight_decay=0.1, batch_size=128, epochs=1),
-    dict(reader="scalegmn", model="published", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=36), dict(reader="scalegmn", model="published_bidirectional", lr=1e-3, weight_decay=5e-4, batch_size=64, epochs=24),
+AUTHORS: list[Row] = [dict(canonical=False, augment="none", weight_noise=0.0, copies=1) | row for row in (
+    dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, augment="shift", epochs=24), dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),
+    dict(reader="nfn_hnp", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1), dict(reader="nft", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=1),
+    dict(reader="ng_gnn", model="published", frequency_std=3.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=60), dict(reader="ng_transformer", model="published", frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=18),
+    dict(reader="ng_transformer", model="published", probes=64, frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=18), dict(reader="inr2array", model="published", lr=1e-4, weight_decay=0.1, batch_size=128, epochs=1),
+    dict(reader="scalegmn", model="published", dim=128, lr=1e-3, weight_decay=1e-2, batch_size=128, epochs=36), dict(reader="scalegmn", model="published_bidirectional", dim=128, lr=1e-3, weight_decay=1e-3, batch_size=128, epochs=24),
     dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=30), dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=60),
 )]
 EDITORS: list[Row] = [

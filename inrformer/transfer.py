@@ -19,7 +19,7 @@ from .images import Images
 from .inr import INR, INRSpec, Statistics
 from .reader import READERS, Reader
 from .records import record_of, right
-from .runs import Run, images_for
+from .runs import Run
 
 # %% ../nbs/15a_transfer.ipynb #7ff8b5e8
 def transferred(
@@ -56,7 +56,7 @@ def at_widths(
 
     Of the latter, how many images are read right here and not on record (`won`), and the other way round (`lost`). Raises ValueError as `transferred` does.
     """
-    images, known, known_spec, rows = images_for(this.config)[1], right(record_of(this)), this.model.spec, []
+    images, known, known_spec, rows = this.images[1], right(record_of(this)), this.model.spec, []
     for text in hidden:
         spec = replace(known_spec, widths=(known_spec.widths[0], *hidden_widths(text), known_spec.widths[-1]))
         fitted = fit(images.images, spec, ids=images.ids.tolist(), device=device, **recipe_of(this))

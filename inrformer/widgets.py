@@ -376,9 +376,8 @@ def _draw_soon(panel: Panel) -> None:
     except RuntimeError:
         with panel._excused():
             return panel.draw()
-    if not _WAITING:
-        loop.call_later(0.02, draw_waiting)
     _WAITING[panel] = None
+    loop.call_later(0.02, draw_waiting)
 
 
 def draw_waiting() -> None:

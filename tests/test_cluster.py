@@ -51,6 +51,8 @@ def test_a_job_whose_row_starts_from_another_brings_it(here, tmp_path, monkeypat
     places = dict(out=tmp_path / "runs", folder=tmp_path / "records")
     assert here.sweep([reader, encoder], "example", **places) == [[encoder, reader], [encoder]]
     assert here.sweep([reader], "example", **places) == [[reader]], "what is not among the rows is nobody's to run"
+    third = SMALL | dict(epochs=3, start_from=run_id(config_from(reader)))
+    assert here.sweep([encoder, reader, third], "example", **places)[-1] == [encoder, reader, third], "a chain is brought whole"
 
 
 def test_parts_of_a_data_set_are_jobs(here, tmp_path):

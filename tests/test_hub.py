@@ -7,11 +7,11 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from inrformer.data import build_dataset
+from inrformer.data import INRDataset, build_dataset
 from inrformer.images import load_images
 from inrformer.inr import INRSpec
 from inrformer.interchange.hub import FILES, FolderHub, pull_dataset, pull_reader, push_dataset, push_reader, reader_card
-from inrformer.runs import Run, run
+from inrformer.runs import Run, open_run, run
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,34 @@ def test_a_data_set_comes_back_through_the_hub_s_client(inrs, tmp_path):
         pull_dataset("me/inrs", tmp_path / "third", hub=client)
 
 
+def test_what_is_there_is_never_lost(inrs, this, tmp_path):
+    shared = FolderHub(tmp_path / "hub")
+    push_dataset(inrs.folder, "me/inrs", hub=shared)
+    place = shared.place("me/inrs", "dataset")
+    push_dataset(place, "me/inrs", hub=shared)
+    assert INRDataset(place).digest == inrs.digest, "a data set that lies in the shared folder is given to itself"
+    there = {path.name: path.read_bytes() for path in place.iterdir()}
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(OSError, match="disk is full"):
+        patched.setattr("inrformer.interchange.hub._copy", lambda *args: (_ for _ in ()).throw(OSError(28, "disk is full")))
+        push_dataset(inrs.folder, "me/inrs", hub=shared)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == there
+    assert pull_dataset("me/inrs", tmp_path / "mine", hub=shared).digest == pull_dataset("me/inrs", tmp_path / "mine", hub=shared).digest
+    (tmp_path / "papers").mkdir(), (tmp_path / "papers" / "thesis.txt").write_text("mine")
+    other = build_dataset(tmp_path / "other", *(load_images("digits", split, n) for split, n in (("train", 12), ("test", 4))), INRSpec(widths=(2, 4, 1), omega=8.0), steps=2, lr=5e-3)
+    for folder in ("papers", "other"):
+        with pytest.raises(ValueError, match=f"{folder} holds something else: name a folder of its own for me/inrs"):
+            pull_dataset("me/inrs", tmp_path / folder, hub=shared)
+    assert [path.name for path in (tmp_path / "papers").iterdir()] == ["thesis.txt"] and INRDataset(tmp_path / "other").digest == other.digest
+
+
+def test_a_card_is_not_written_where_starts_cannot_be_looked_up(inrs, tmp_path):
+    shutil.copytree(inrs.folder, tmp_path / "d")
+    this = run(dict(data=str(tmp_path / "d"), reader="flat", epochs=1, device="cpu"), out=tmp_path / "runs")
+    shutil.move(tmp_path / "d", tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match="say where they are"):
+        reader_card(open_run(this.folder))
+
+
 def test_what_is_damaged_is_not_given_away(inrs, tmp_path):
     shutil.copytree(inrs.folder, tmp_path / "d")
     with (tmp_path / "d" / "test-00000.safetensors").open("r+b") as file:
@@ -71,7 +99,7 @@ def test_a_reader_comes_back_with_its_card(this, inrs, tmp_path):
     assert {p.name for p in place.iterdir()} == {"README.md", "record.json", "model.safetensors"}
     assert torch.equal(pull_reader("me/reader", hub=shared)(test), this.model(test))
     card = (place / "README.md").read_text()
-    for part in ("library_name: inrformer", f"| test accuracy | {this.summary['test_accuracy']:.3f} |", 'pull_reader("me/reader")', "| widths | 2-4-4-1 |", "| steps | 5 |", "All INRs of this run come from one start"):
+    for part in ("library_name: inrformer", f"| test accuracy | {this.summary['test_accuracy']:.3f} |", 'pull_reader("me/reader")', "| widths | 2-4-4-1 |", "| steps | 5 |", "All came from one start: of INRs from another start it knows little or nothing"):
         assert part in card
     assert str(tmp_path) not in card + (place / "record.json").read_text()
     (place / "record.json").write_text("{}")

@@ -1,6 +1,8 @@
 "What is measured on a reader and an INR: walks, stages and where they break, attention, crops, and the scenes they are measured on."
 
+import gc
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -186,6 +188,15 @@ def test_a_scene_is_one_float64_inr_and_refuses_what_does_not_fit():
 def split_of(spec: INRSpec, b: int) -> Split:
     labels = torch.arange(b) % 4
     return Split(inr_of(spec, b).to(torch.float32), labels, torch.arange(b), torch.full((b,), 30.0), torch.zeros(b, dtype=torch.int64), (8, 8))
+
+
+def test_accuracies_keep_no_inrs_that_nobody_asks_about_again(monkeypatch):
+    made = []
+    monkeypatch.setattr("inrformer.inspection.permute", lambda *args: made.append(weakref.ref(moved := permute(*args))) or moved)
+    for _ in accuracies(reader_of(SMALL), reader_of(SMALL, "flat").double(), split_of(SMALL, 8), walk(SMALL, 8, generator=seeded())):
+        pass
+    gc.collect()
+    assert len(made) > 2 and not [one for one in made if one() is not None]
 
 
 def test_accuracies_along_a_walk_stay_for_one_reader_and_move_for_the_other():

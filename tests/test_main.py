@@ -79,6 +79,17 @@ def test_from_pictures_to_a_class(pets, tmp_path, capsys):
         assert told in capsys.readouterr().err
 
 
+def test_what_is_not_installed_is_named_with_what_brings_it(monkeypatch, capsys, tmp_path):
+    def command(options):
+        "Needs something."
+        import no_such_library  # noqa: F401
+
+    monkeypatch.setitem(command_line.COMMANDS, "last", (command_line.COMMANDS["last"][0], command))
+    with pytest.raises(SystemExit, match="2"):
+        command_line.main(["last", "--out", str(tmp_path)])
+    assert capsys.readouterr().err == "inrformer last: error: no_such_library is not installed: pip install 'inrformer[lab]'\n"
+
+
 @pytest.mark.parametrize("init", ["shared", "pool", "independent"])
 def test_pictures_are_fitted_as_the_run_s_were(init, pets, tmp_path):
     this = run(SMALL | dict(dataset=str(pets), init=init, test_init="same"), out=tmp_path / "runs")
@@ -159,7 +170,7 @@ def test_weight_files_of_others_by_a_table(tmp_path, capsys):
 
 @pytest.mark.parametrize(("line", "told"), [
     ("train,nets/a.pth", "list.csv, line 3, has no label"), ("train,nets/a.pth,,1", "list.csv, line 3, has no label"), ("train,nets/a.pth,7,", "list.csv, line 3, has no image"),
-    ("train,nets/a.pth,7,x1", "list.csv, line 3, has the image 'x1': images are told apart by whole numbers"), ("train,nets/a.pth,cat,1", "has labels that are numbers, such as '3', and labels that are names, such as 'cat'"),
+    ("train,nets/a.pth,7,x1", "list.csv, line 3, has the image 'x1': images are told apart by whole numbers"), ("train,nets/a.pth,7,9999999999999999999", "has the image '9999999999999999999': images are told apart by whole numbers below 2⁶³"), ("train,nets/a.pth,cat,1", "has labels that are numbers, such as '3', and labels that are names, such as 'cat'"),
     ("train,nets/a.pth,3000000,1", "has 2 different labels, the largest 3000000: a label is the position of a class"),
 ])
 def test_a_cell_of_a_table_that_cannot_be_used_is_named(line, told, tmp_path, capsys):

@@ -13,7 +13,7 @@ from inrformer.config import config_from, flat, from_json, identity, run_id
 from inrformer.files import json_text, write_json, write_lines
 from inrformer.objectives.regress import concordance
 from inrformer.records import (
-    Paired, counted, effects, find_record, holm, is_stale, judged, measure, of_images, of_seeds, paired, record_of, records, results, right, row_name, runs_of, stale, table, unseen, write_record,
+    Paired, counted, effects, find_record, holm, is_stale, judged, measure, of_images, of_seeds, paired, record_of, records, results, right, rivals, row_name, runs_of, stale, table, unseen, write_record,
 )
 from inrformer.runs import Run, source_digest
 
@@ -77,6 +77,19 @@ def test_two_protocols_are_refused_in_one_table():
     assert mixed[["test_accuracy (mean)", "runs", "seeds", "protocol", "missing"]].tolist() == [0.8, 1, 2, "digits", "1 left the protocol"]
     both = results(ROWS, [record(ROWS[0], 0.8, protocol="custom"), record(ROWS[3], 0.7, protocol="custom")]).iloc[0]
     assert both[["test_accuracy (mean)", "runs", "protocol", "missing"]].tolist() == [pytest.approx(0.75), 2, "custom", ""]
+
+
+def test_rivals_answer_the_same_question_and_are_named_by_how_they_were_trained():
+    timed = dict(cpu_seconds=60.0)
+
+    def made(row, accuracy):
+        return (r := record(dict(protocol="digits") | row, accuracy, **timed)) | dict(env=r["env"] | dict(processes=1))
+
+    rows = [dict(reader="mlp"), dict(reader="mlp", lr=0.03, optimizer="muon"), dict(reader="mlp", epochs=7), dict(reader="mlp", weight_noise=0.5)]
+    found = rivals(made({}, 0.9), [made(row, 0.5 + 0.01 * k) for k, row in enumerate(rows)])
+    assert found["row"].tolist() == ["inrformer", "mlp, weight_noise 0.5", "mlp, epochs 7", "mlp, optimizer muon, lr 0.03", "mlp"]
+    asked = [dict(objective="edit", reader=reader, change=change) for reader, change in (("inrformer", "dilate"), ("dws", "erode"), ("nft", "dilate"))]
+    assert rivals(made(asked[0], 0.9), [made(row, 0.5) for row in asked[1:]])["row"].tolist() == ["inrformer", "nft"], "how well another edit is made says nothing of this one"
 
 
 def test_only_seeds_are_averaged():

@@ -30,10 +30,11 @@ from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS, load_reader
 from inrformer.rendered import swapped
 from inrformer.records import is_stale, record_of, records
-from inrformer.runs import LEARNED, Run, closure, last_run, open_run, parts_of, run, source_digest
+from inrformer.runs import LEARNED, Run, closure, find_run, last_run, open_run, parts_of, run, source_digest
 from inrformer.sweeps import sweep
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers, batches
+from inrformer.transfer import at_widths
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=30, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=12, device="cpu")
 SHORT = SMALL | dict(epochs=1)
@@ -516,14 +517,24 @@ def test_other_images_at_the_place_are_not_those_of_the_run(cache, monkeypatch):
         put(cache, f"my/{'ab'[i % 2]}/{i}.png", image)
     done = run(dict(dataset=str(cache / "my"), n_train=8, n_test=2, hidden="4-4", fit_steps=3, reader="deepsets", epochs=1, val_parts=4, device="cpu"), out=cache / "runs")
     (cache / "my" / "a" / "0.png").unlink(), put(cache, "my/a/0.png", pictures(1, 6, 6, seed=9)[0])
-    with pytest.raises(FileNotFoundError, match=r"were files named 'my', in .*my, and are not there, or changed"):
-        open_run(done.folder).dataset
+    for folder in (cache / "runs", cache):
+        monkeypatch.chdir(folder)
+        for look in (lambda: open_run(done.folder).dataset, lambda: at_widths(open_run(done.folder), ["4-4"], device="cpu")):
+            with pytest.raises(FileNotFoundError, match=r"were files named 'my', in .*my, and are not there, or changed"):
+                look()
     (done.folder / ".place.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"were files named 'my': say where they are"):
         open_run(done.folder).dataset
     (done.folder / ".place.json").write_text('{"dataset":')
     with pytest.raises(ValueError, match=r".place.json is damaged .*: remove it"):
         open_run(done.folder).dataset
+
+
+def test_of_several_experiments_the_run_that_was_run_last_is_found(cache):
+    first, last = (run(SMALL, experiment=name, out=cache / "runs") for name in ("zzz", "custom"))
+    assert find_run(first.folder.name, cache / "runs").folder == last.folder
+    run(SMALL, experiment="zzz", out=cache / "runs")
+    assert find_run(first.folder.name, cache / "runs").folder == first.folder
 
 
 def papermill(*arguments, cache, **options):

@@ -749,6 +749,30 @@ def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):
     assert len(gallery._places) != len(wrong) and "flat weights reads" in gallery.words.value
 
 
+def test_a_gallery_of_nothing_says_so_and_undo_knows_its_page(shipped):
+    gallery = Gallery(shipped)
+    gallery.page.value = 4
+    before = gallery.snapshot()
+    gallery.which.value = "wrong"
+    gallery.restore(before)
+    assert (gallery.which.value, gallery.page.value) == ("all", 4)
+    gallery.opened = replace(shipped, test=shipped.test[(gallery._right).nonzero()[:5, 0]])
+    gallery.which.value = "wrong"
+    assert "5 right" in gallery.words.value and json.loads(gallery.pictures.figure)["layout"]["meta"]["alt"] == "Nothing to show."
+
+
+def test_one_panel_that_fails_keeps_no_other_from_being_drawn(shipped):
+    async def two():
+        bad, good = Gallery(shipped), Gallery(shipped)
+        bad.draw = lambda: 1 / 0
+        bad.refresh(), good.refresh()
+        asyncio.get_running_loop().set_exception_handler(lambda loop, said: None)
+        await asyncio.sleep(0.2)
+        return good.pictures._store.value
+
+    assert "test images" in asyncio.run(two()) and not widgets._WAITING
+
+
 def test_the_gallery_asks_any_reader_that_has_a_run_and_says_how_to_train_others(shipped):
     gallery = Gallery(shipped)
     assert {*READERS} - {"inrformer", "flat"} <= set(dict(gallery.reader.options).values())

@@ -6,6 +6,7 @@
 __all__ = ['FILES', 'Hub', 'CARD', 'FolderHub', 'push_dataset', 'pull_dataset', 'reader_card', 'push_reader', 'pull_reader']
 
 # %% ../../nbs/interchange/hub.ipynb #da2ee50a
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,9 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData
 
-from ..answers import caveat, recipe_of
+from ..answers import STARTS, measured_elsewhere, recipe_of
 from ..data import INRDataset
-from ..files import read_json, sha256, shown, write_json, write_text
+from ..files import read_json, replaced, sha256, shown, write_json, write_text
 from ..images import cache_folder, hub_says
 from ..objective import OBJECTIVES
 from ..reader import Reader, load_reader
@@ -42,10 +43,11 @@ class FolderHub:
 
     def upload_folder(self, *, repo_id: str, repo_type: str, folder_path: Path, allow_patterns: list[str], delete_patterns: list[str]) -> None:
         place = self.place(repo_id, repo_type)
-        for old in place.iterdir():
-            if any(fnmatch(old.name, pattern) for pattern in delete_patterns):
-                old.unlink()
-        _copy(folder_path, place, allow_patterns)
+        if place.resolve() == Path(folder_path).resolve():
+            return
+        with replaced(place) as whole:
+            shutil.copytree(place, whole, ignore=shutil.ignore_patterns(*delete_patterns))
+            _copy(folder_path, whole, allow_patterns)
 
     def snapshot_download(self, repo_id: str, *, repo_type: str, allow_patterns: list[str], local_dir: Path) -> None:
         if not self.place(repo_id, repo_type).is_dir():
@@ -113,8 +115,19 @@ def pull_dataset(
     *,
     hub: Hub | None = None,
 ) -> INRDataset:
-    "Take a data set of INRs from others, and open it, which verifies it. Raises ConnectionError when the Hub refuses, and ValueError naming the file that is not what its card says."
-    _pull(name, "dataset", Path(folder).expanduser(), hub)
+    """Take a data set of INRs from others, and open it, which verifies it; one that is there already stays as it is.
+
+    Raises ConnectionError when the Hub refuses, and ValueError naming the file that is not what its card says, or a folder that holds something else.
+    """
+    folder = Path(folder).expanduser()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as temporary:
+        _pull(name, "dataset", Path(temporary), hub)
+        digest = INRDataset(temporary).digest
+        if not folder.is_dir() or not any(folder.iterdir()):
+            os.replace(temporary, folder)
+        elif not (folder / "card.json").is_file() or INRDataset(folder).digest != digest:
+            raise ValueError(f"{shown(folder)} holds something else: name a folder of its own for {name}")
     return INRDataset(folder)
 
 # %% ../../nbs/interchange/hub.ipynb #a0ec3177
@@ -136,14 +149,14 @@ def reader_card(this: Run) -> str:
 # %% ../../nbs/interchange/hub.ipynb #d454d8d7
 def _recipe(this: Run) -> dict[str, Any]:
     "How the INRs were fitted, as far as is known."
-    try:
-        return recipe_of(this)
-    except (ValueError, FileNotFoundError):
-        return dict(fitted="elsewhere")
+    return recipe_of(this) if this.config.fit or "steps" in this.dataset.card else dict(fitted="elsewhere")
 
 
 def _caveat(this: Run) -> str:
-    return "Their starts are not known." if "fitted" in _recipe(this) else (told := caveat(this)) and f"{told[0].upper()}{told[1:]}." or "Each came from a start of its own."
+    "What its starts say of other INRs."
+    if (init := _recipe(this).get("init")) is None:
+        return "Their starts are not known."
+    return f"All came from {STARTS[init]}: of INRs from another start it knows little or nothing{measured_elsewhere(this)}." if init in STARTS else "Each came from a start of its own."
 
 # %% ../../nbs/interchange/hub.ipynb #69a7eded
 CARD = """# {reader} on INRs of {dataset}

@@ -119,7 +119,7 @@ def load_state_dicts(
     "The INRs of many files, in their order. Only tensors are loaded, never code. Raises ValueError naming the file that cannot be read or differs."
     if isinstance(paths, (str, Path)):
         raise TypeError(f"paths is a list of files, as in [{str(paths)!r}]")
-    inrs = [from_state_dict(_load(Path(path)), convention, where=shown(path), **fields) for path in paths]
+    inrs = [from_state_dict(_load(Path(path).expanduser()), convention, where=shown(path), **fields) for path in paths]
     if not inrs:
         raise ValueError("there are no files to load")
     for path, inr in zip(paths, inrs):
@@ -190,7 +190,7 @@ def save_state_dicts(
     convention: str = "nfn",
 ) -> list[Path]:
     "Write one .pth file for each INR, in order; `load_state_dicts` gives the same bits back when told the spec's other fields."
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:05d}.pth" for i in range(len(inr))]
     for path, one in zip(paths, inr):
@@ -257,8 +257,8 @@ def _check_rows(table: Path, rows: list[dict[str, str]]) -> None:
     for line, row in enumerate(rows, 2):
         if empty := [name for name in ("split", "file", "label", "image") if name in rows[0] and not row[name]]:
             raise ValueError(f"{table}, line {line}, has no {empty[0]}: every network has one")
-        if not row.get("image", "0").isdecimal():
-            raise ValueError(f"{table}, line {line}, has the image {row['image']!r}: images are told apart by whole numbers")
+        if not row.get("image", "0").isdecimal() or int(row.get("image", "0")) >= 2**63:
+            raise ValueError(f"{table}, line {line}, has the image {row['image']!r}: images are told apart by whole numbers below 2⁶³")
 
 # %% ../../nbs/interchange/state_dicts.ipynb #7ab1e001
 def _classes_of(table: Path, labels: list[str]) -> tuple[str, ...]:

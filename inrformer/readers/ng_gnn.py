@@ -77,25 +77,26 @@ def principal(messages: Sequence[Float[Tensor, "b n _ d"]]) -> Float[Tensor, "b 
 
 # %% ../../nbs/readers/ng_gnn.ipynb #cd2d51ff
 class EdgeUpdate(nn.Module):
-    "e' = LN(e + W SiLU(A e + B x_o + C x_i)): edges hear from both their ends."
+    "e' = W SiLU(A e + B x_o + C x_i): edges hear from both their ends."
 
     def __init__(self, dim: int, edge_dim: int):
         super().__init__()
         self.edge, self.row, self.column = nn.Linear(edge_dim, edge_dim), nn.Linear(dim, edge_dim, bias=False), nn.Linear(dim, edge_dim, bias=False)
-        self.out, self.norm = nn.Linear(edge_dim, edge_dim), nn.LayerNorm(edge_dim)
+        self.out = nn.Linear(edge_dim, edge_dim)
 
     def forward(self, edges: Float[Tensor, "b o i e"], rows: Float[Tensor, "b o d"], columns: Float[Tensor, "b i d"]) -> Float[Tensor, "b o i e"]:
-        return self.norm(edges + self.out(F.silu(self.edge(edges) + self.row(rows)[:, :, None] + self.column(columns)[:, None])))
+        return self.out(F.silu(self.edge(edges) + self.row(rows)[:, :, None] + self.column(columns)[:, None]))
 
 # %% ../../nbs/readers/ng_gnn.ipynb #1975ce39
 class GNNLayer(nn.Module):
-    "One round: nodes fold what edges of both directions bring, and change; then edges change."
+    "One round: nodes become what edges of both directions bring, with what they were; then edges become what both their ends say. After the last round there is neither norm nor SiLU."
 
-    def __init__(self, spec: INRSpec, dim: int, edge_dim: int):
+    def __init__(self, spec: INRSpec, dim: int, edge_dim: int, last: bool):
         super().__init__()
         self.spec = spec
         self.forth, self.back = Messages(dim, edge_dim), Messages(dim, edge_dim)
-        self.update, self.mix, self.norm = nn.Linear(9 * dim, dim), nn.Linear(dim, dim), nn.LayerNorm(dim)
+        self.update, self.mix = nn.Linear(9 * dim, dim), nn.Linear(dim, dim)
+        self.after = nn.Identity() if last else nn.Sequential(nn.LayerNorm(dim), nn.SiLU())
         self.step = EdgeUpdate(dim, edge_dim)
 
 # %% ../../nbs/readers/ng_gnn.ipynb #80ce7f05
@@ -106,8 +107,7 @@ def forward(self: GNNLayer, nodes: list[Float[Tensor, "b _ d"]], edges: list[Flo
     for e, p in zip(edges, self.spec.matrices):
         brought[p.out].append(self.forth(nodes[p.out], nodes[p.inn], e))
         brought[p.inn].append(self.back(nodes[p.inn], nodes[p.out], e.transpose(1, 2)))
-    folded = [self.mix(self.update(torch.cat([x, principal(m)], dim=-1))) for x, m in zip(nodes, brought)]
-    return [self.norm(x + F.silu(f)) for x, f in zip(nodes, folded)]
+    return [self.after(self.mix(self.update(torch.cat([x, principal(m)], dim=-1)))) for x, m in zip(nodes, brought)]
 
 
 @patch
@@ -148,8 +148,9 @@ class NGGNN(Reader):
         super().__init__(spec, config, statistics)
         c = self.config
         self.embed = GraphEmbedding(spec, dim=c.dim, edge_dim=c.edge_dim, frequencies=c.frequencies, frequency_std=c.frequency_std)
-        self.layers = nn.ModuleList(GNNLayer(spec, c.dim, c.edge_dim) for _ in range(max(c.depth, spec.depth)))
-        self.mlp = nn.Sequential(nn.Linear((spec.widths[-1] + 1) * c.dim, c.dim), nn.SiLU())
+        rounds = max(c.depth, spec.depth)
+        self.layers = nn.ModuleList(GNNLayer(spec, c.dim, c.edge_dim, last=k == rounds) for k in range(1, rounds + 1))
+        self.mlp = nn.Sequential(nn.Linear((spec.widths[-1] + 1) * c.dim, c.dim), nn.SiLU(), nn.Linear(c.dim, c.dim), nn.SiLU())
         self.of_edges, self.of_nodes, self.rewrite = nn.Linear(c.edge_dim, 1), nn.Linear(c.dim, len(spec.vectors)), Rewrite(len(spec.layout))
         self.width = c.dim
 
@@ -160,23 +161,25 @@ def seen(nodes: list[Float[Tensor, "b _ d"]]) -> Float[Tensor, "b k"]:
 
 # %% ../../nbs/readers/ng_gnn.ipynb #79ad66dd
 @patch
-def read(self: NGGNN, inr: INR) -> Float[Tensor, "b k"]:
+def body(self: NGGNN, inr: INR, *, last_edges: bool = False) -> tuple[list[Float[Tensor, "b _ d"]], list[Float[Tensor, "b _ _ e"]]]:
+    "Nodes and edges after the last round, whose edges are those before it unless asked for."
     nodes, edges = self.embed(self.standard(inr))
     for k, layer in enumerate(self.layers, 1):
         nodes = layer(nodes, edges)
-        if k < len(self.layers):
-            edges = layer.update_edges(nodes, edges)
-    return self.mlp(seen(nodes))
+        edges = layer.update_edges(nodes, edges) if last_edges or k < len(self.layers) else edges
+    return nodes, edges
+
+
+@patch
+def read(self: NGGNN, inr: INR) -> Float[Tensor, "b k"]:
+    return self.mlp(seen(self.body(inr)[0]))
 
 # %% ../../nbs/readers/ng_gnn.ipynb #16213015
 @patch
 def edit(self: NGGNN, inr: INR) -> INR:
     "An INR for each, equivariant to permutations."
     inr, = self.ready(inr, None)
-    nodes, edges = self.embed(self.standard(inr))
-    for layer in self.layers:
-        nodes = layer(nodes, edges)
-        edges = layer.update_edges(nodes, edges)
+    nodes, edges = self.body(inr, last_edges=True)
     weights, rank = iter(self.of_edges(e)[..., 0] for e in edges), iter(range(len(self.spec.vectors)))
     biases = [self.of_nodes(v) for v in nodes]
     return self.rewrite(self, inr, [next(weights) if p.inn is not None else biases[p.out][..., next(rank)] for p in self.spec.layout])

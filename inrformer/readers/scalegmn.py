@@ -68,13 +68,14 @@ class SignedMessages(nn.Module):
 
 # %% ../../nbs/readers/scalegmn.ipynb #73bec4bd
 class SignedRound(nn.Module):
-    "One round of messages, and the change of the nodes: odd for hidden neurons, MLPs for coordinates and channels."
+    "One round of messages, and what the nodes become: odd for hidden neurons, MLPs for coordinates and channels; forward, with a linear map of what they were."
 
     def __init__(self, spec: INRSpec, dim: int, bidirectional: bool):
         super().__init__()
         self.spec, heard = spec, 3 if bidirectional else 2
         self.forth, self.back = SignedMessages(dim), SignedMessages(dim) if bidirectional else None
         self.first, self.hidden, self.last = perceptron(heard * dim, dim, dim), Odd(heard * dim, dim), perceptron(heard * dim, dim, dim)
+        self.skip = None if bidirectional else nn.Linear(dim, dim, bias=False)
         self.edge, self.by_row, self.by_column = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim), nn.Linear(dim, dim, bias=False)
         self.phi = nn.Sequential(nn.LayerNorm(dim), nn.SiLU(), nn.Linear(dim, dim))
 
@@ -89,15 +90,15 @@ def forward(self: SignedRound, nodes: list[Float[Tensor, "b _ d"]], edges: list[
             back[p.inn] = back[p.inn] + self.back(nodes[p.out], e.transpose(1, 2))
     parts = (nodes, forth, back) if self.back is not None else (nodes, forth)
     heard = [torch.cat(heard, dim=-1) for heard in zip(*parts)]
-    changes = [self.first(heard[0]), *map(self.hidden, heard[1:-1]), self.last(heard[-1])]
-    return [x + change for x, change in zip(nodes, changes)]
+    found = [self.first(heard[0]), *map(self.hidden, heard[1:-1]), self.last(heard[-1])]
+    return found if self.skip is None else [self.skip(x) + new for x, new in zip(nodes, found)]
 
 # %% ../../nbs/readers/scalegmn.ipynb #ddb30756
 @patch
 def update_edges(self: SignedRound, nodes: list[Float[Tensor, "b _ d"]], edges: list[Float[Tensor, "b _ _ d"]]) -> list[Float[Tensor, "b _ _ d"]]:
-    "The edges after a round that left these nodes: e + W e * phi(|x_o|, |x_i|)."
+    "The edges after a round that left these nodes: W e * phi(|x_o|, |x_i|)."
     rows, columns = [self.by_row(x.abs()) for x in nodes], [self.by_column(x.abs()) for x in nodes]
-    return [e + self.edge(e) * self.phi(rows[p.out][:, :, None] + columns[p.inn][:, None]) for e, p in zip(edges, self.spec.matrices)]
+    return [self.edge(e) * self.phi(rows[p.out][:, :, None] + columns[p.inn][:, None]) for e, p in zip(edges, self.spec.matrices)]
 
 # %% ../../nbs/readers/scalegmn.ipynb #f00047ab
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ class ScaleGMNConfig(ReaderConfig):
 
 # %% ../../nbs/readers/scalegmn.ipynb #4a189732
 class ScaleGMN(Reader):
-    """ScaleGMN for signs (Kalogeropoulos et al. 2024): messages that know neither the order of hidden neurons nor their signs; features are an MLP of the channels' vectors and of the mean magnitudes of the others.
+    """ScaleGMN for signs (Kalogeropoulos et al. 2024): messages that know neither the order of hidden neurons nor their signs; features are an MLP of the channels' vectors, in both directions of the coordinates', and of the mean magnitudes of hidden neurons.
 
     `edit`: the last edges and nodes say how each number changes; it turns with its neurons.
     """
@@ -131,14 +132,15 @@ class ScaleGMN(Reader):
         c = self.config
         self.embed = SignedEmbedding(spec, c.dim)
         self.rounds = nn.ModuleList(SignedRound(spec, c.dim, c.bidirectional) for _ in range(max(c.depth, spec.depth)))
-        self.mlp = nn.Sequential(perceptron((spec.widths[-1] + 1) * c.dim, c.dim, c.dim), nn.SiLU())
+        ends = spec.widths[-1] + c.bidirectional * spec.widths[0]
+        self.mlp = nn.Sequential(perceptron((ends + 1) * c.dim, c.dim, c.dim), nn.SiLU())
         self.rewrite, self.width = SignedRewrite(spec, c.dim), c.dim
 
 # %% ../../nbs/readers/scalegmn.ipynb #6c909d93
 @patch
 def scaled(self: ScaleGMN, inr: INR) -> list[Float[Tensor, "b *_"]]:
-    "Every tensor in units of its scale; to subtract a mean would take the sign's symmetry away."
-    return [t / scale for t, scale in zip(inr.tensors, self.scale)]
+    "Every tensor in units of the root of its mean square; to subtract a mean would take the sign's symmetry away."
+    return [t / (mean.square() + scale.square()).sqrt() for t, mean, scale in zip(inr.tensors, self.mean, self.scale)]
 
 
 @patch
@@ -147,7 +149,8 @@ def read(self: ScaleGMN, inr: INR) -> Float[Tensor, "b k"]:
     for k, layer in enumerate(self.rounds, 1):
         nodes = layer(nodes, edges)
         edges = layer.update_edges(nodes, edges) if k < len(self.rounds) else edges
-    return self.mlp(torch.cat([nodes[-1].flatten(1), torch.cat(nodes[:-1], dim=1).abs().mean(dim=1)], dim=1))
+    ends = [nodes[-1], *[nodes[0]] * self.config.bidirectional]
+    return self.mlp(torch.cat([*(x.flatten(1) for x in ends), torch.cat(nodes[1:-1], dim=1).abs().mean(dim=1)], dim=1))
 
 # %% ../../nbs/readers/scalegmn.ipynb #c0c70fa4
 class SignedRewrite(nn.Module):

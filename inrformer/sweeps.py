@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS',
-           'PAPER', 'TURNED', 'UNREAD', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'AUTHORS', 'EDITORS', 'POOLED',
-           'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER', 'COLOURED', 'DRAWN', 'ON_ARRAYS',
-           'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'CALLED', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS',
-           'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter', 'as_long_as_others', 'protocols_of',
-           'experiment', 'known', 'sweep', 'without_places']
+           'PAPER', 'TURNED', 'UNREAD', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'WITHOUT_CROP', 'AS_FITTED',
+           'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER',
+           'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'CALLED',
+           'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter',
+           'as_long_as_others', 'protocols_of', 'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -81,14 +81,16 @@ CHOICES: list[Row] = [
 
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
 MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, and how it is trained for a quarter of an hour
-    (dict(dim=48, edge_dim=16), dict(epochs=24)), (dict(reader="deepsets", pair_dim=64), dict(epochs=56)), (dict(reader="dws"), dict(epochs=18, lr=1e-3)),
-    (dict(reader="nfn_np"), dict(epochs=75, lr=1e-3)), (dict(reader="nfn_hnp"), dict(epochs=91, lr=1e-3)), (dict(reader="nft"), dict(epochs=10, lr=1e-3)),
+    (dict(dim=48, edge_dim=16), dict(epochs=24)), (dict(reader="deepsets", pair_dim=64), dict(epochs=56)), (dict(reader="dws"), dict(epochs=18, lr=2e-3, optimizer="muon")),
+    (dict(reader="nfn_np"), dict(epochs=75, lr=4e-3)), (dict(reader="nfn_hnp"), dict(epochs=91, lr=1e-3)), (dict(reader="nft"), dict(epochs=10, lr=1e-3)),
     (dict(reader="inr2array"), dict(epochs=13, lr=1e-3)), (dict(reader="ng_gnn"), dict(epochs=10, lr=1e-3)), (dict(reader="ng_transformer"), dict(epochs=5, lr=1e-3)),
     (dict(reader="ng_transformer", probes=64), dict(epochs=5, lr=1e-3)), (dict(reader="scalegmn"), dict(epochs=16, lr=1e-3)), (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=10, lr=1e-3)),
     (dict(reader="mlp"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="permute"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="align"), dict(epochs=100, lr=1e-3)),
     (dict(reader="flat_transformer"), dict(epochs=52, lr=1e-3)), (dict(reader="inr2vec"), dict(epochs=87, lr=1e-3)),
     (dict(reader="probe"), dict(epochs=77)), (dict(reader="pixels", mlp=256), dict(epochs=100)), (dict(reader="flat"), dict(epochs=100)),
 ]
+WITHOUT_CROP: list[Row] = [row | how | dict(aux=False) for row, how in MATCHED[:1]]
+AS_FITTED: list[Row] = [row | how | dict(canonical=False) for row, how in MATCHED if row.get("reader", "inrformer") in ("inrformer", "ng_gnn", "scalegmn")]
 AUTHORS: list[Row] = [dict(canonical=False, augment="none", weight_noise=0.0, copies=1) | row for row in (
     dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, augment="shift", epochs=24), dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),
     dict(reader="nfn_hnp", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1), dict(reader="nft", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=1),
@@ -175,7 +177,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
     "edit": with_seeds([*(row | dict(change="dilate") for row in EDITORS), *(dict(change=name) for name in ("erode", "blur", "contrast", "rotate"))], 3, protocol="digits", objective="edit"),
     "readers": [
         *with_seeds(for_a_quarter(), 3, **INDEPENDENT), DRAWN,
-        *with_seeds(AUTHORS, 1, **INDEPENDENT), ON_ARRAYS,
+        *with_seeds(WITHOUT_CROP + AS_FITTED, 1, **INDEPENDENT), *with_seeds(AUTHORS, 1, **INDEPENDENT), ON_ARRAYS,
         *with_seeds([row for images in (500, 1500) for row in for_a_quarter(images)], 1, **INDEPENDENT),
         *with_seeds(as_long_as_others(), 1, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
         *with_seeds(as_long_as_others(), 1, protocol="digits"),

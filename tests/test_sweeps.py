@@ -1,6 +1,7 @@
 "Experiments and sweeps: killed and resumed, within a budget, several at a time, failures recorded, stale rows named, and the command line on a bare machine."
 
 import contextlib
+import csv
 import io
 import itertools
 import json
@@ -26,7 +27,7 @@ from inrformer.__main__ import main
 from inrformer.config import config_from, flat, run_id
 from inrformer.files import lock
 from inrformer.records import records, write_record
-from inrformer.sweeps import EXPERIMENTS, MATCHED, experiment, protocols_of, reader_and_choices, sweep, with_seeds, without_places
+from inrformer.sweeps import EXPERIMENTS, INDEPENDENT, MATCHED, experiment, protocols_of, reader_and_choices, sweep, with_seeds, without_places
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=20, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=2, device="cpu")
 ROWS = with_seeds([dict(), dict(aux=False), dict(hint=16)], 2, **SMALL)
@@ -43,6 +44,15 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
+def test_readers_of_the_table_train_as_one_of_their_trials_did():
+    "Or, where none was made, as their protocol says."
+    tried = {(t["reader"], t["optimizer"], float(t["lr"]), float(t["weight_noise"])) for t in csv.DictReader((ROOT / "figures" / "trials_of_readers.csv").open())}
+    for row, how in MATCHED:
+        train = config_from(INDEPENDENT | row | how).train
+        name = reader_and_choices(row)
+        assert (name, train.optimizer, train.lr, train.weight_noise) in tried or name not in {t[0] for t in tried}, name
+
+
 def test_every_row_of_every_experiment_can_run_under_the_protocol_that_it_names(name):
     for protocol in protocols_of(name):
         assert all(config_from(row).protocol == protocol for row in experiment(name, protocol)[1])

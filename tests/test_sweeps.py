@@ -43,7 +43,6 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_readers_of_the_table_train_as_one_of_their_trials_did():
     "Or, where none was made, as their protocol says."
     tried = {(t["reader"], t["optimizer"], float(t["lr"]), float(t["weight_noise"])) for t in csv.DictReader((ROOT / "figures" / "trials_of_readers.csv").open())}
@@ -53,6 +52,7 @@ def test_readers_of_the_table_train_as_one_of_their_trials_did():
         assert (name, train.optimizer, train.lr, train.weight_noise) in tried or name not in {t[0] for t in tried}, name
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_row_of_every_experiment_can_run_under_the_protocol_that_it_names(name):
     for protocol in protocols_of(name):
         assert all(config_from(row).protocol == protocol for row in experiment(name, protocol)[1])

@@ -1565,6 +1565,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'inrformer.sweeps.experiment': ('sweeps.html#experiment', 'inrformer/sweeps.py'),
                                   'inrformer.sweeps.for_a_quarter': ('sweeps.html#for_a_quarter', 'inrformer/sweeps.py'),
                                   'inrformer.sweeps.known': ('sweeps.html#known', 'inrformer/sweeps.py'),
+                                  'inrformer.sweeps.plain_reader': ('sweeps.html#plain_reader', 'inrformer/sweeps.py'),
                                   'inrformer.sweeps.protocols_of': ('sweeps.html#protocols_of', 'inrformer/sweeps.py'),
                                   'inrformer.sweeps.reader_and_choices': ('sweeps.html#reader_and_choices', 'inrformer/sweeps.py'),
                                   'inrformer.sweeps.sweep': ('sweeps.html#sweep', 'inrformer/sweeps.py'),

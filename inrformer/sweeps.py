@@ -7,8 +7,8 @@ __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS
            'PAPER', 'TURNED', 'UNREAD', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'WITHOUT_CROP', 'AS_FITTED',
            'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER',
            'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'CALLED',
-           'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'for_a_quarter',
-           'as_long_as_others', 'protocols_of', 'experiment', 'known', 'sweep', 'without_places']
+           'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'plain_reader',
+           'for_a_quarter', 'as_long_as_others', 'protocols_of', 'experiment', 'known', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -33,7 +33,7 @@ from tqdm import tqdm
 from .config import PROTOCOLS, RunConfig, config_from, flat, identity, run_id, sections
 from .files import json_text
 from .objectives.adapt import DOMAINS
-from .records import Record, check_images, find_records, record_of, records, records_folder, stale, write_record
+from .records import Record, check_images, find_records, plain_name, record_of, records, records_folder, stale, write_record
 from .runs import Busy, Refused, check_compiler, images_digest, kind_of, run, runs_folder, source_digest
 from .training import agreed, is_main, is_shared
 
@@ -127,10 +127,15 @@ MIRRORED: list[Row] = [dict(), VIEWS["all"] | dict(view_moves="mirror")]
 
 # %% ../nbs/16_sweeps.ipynb #7f615a17
 def reader_and_choices(row: Row) -> str:
-    "What a row is called by its reader, and by what it chooses of it otherwise than the reader's defaults."
+    "What a row is called by its reader, by what it chooses of it otherwise than the reader's defaults, and by whether its training leaves out the crop."
     reader = row.get("reader", "inrformer")
     own = sections(reader)["architecture"].__dataclass_fields__
-    return ", ".join([reader, *(f"{name} {value}" for name, value in row.items() if name in own and value != own[name].default)])
+    return ", ".join([reader, *(f"{name} {value}" for name, value in row.items() if name in own and value != own[name].default or (name, value) == ("aux", False))])
+
+
+def plain_reader(said: str) -> str:
+    "What a reader and its choices are called for people, without its size."
+    return plain_name(", ".join(part for part in said.split(", ") if part.split()[0] not in ("dim", "edge_dim", "pair_dim")))
 
 
 def for_a_quarter(images: int = 6000) -> list[Row]:

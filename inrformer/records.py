@@ -545,7 +545,7 @@ def judged(
 ) -> pd.DataFrame:
     """One line for every row of a table: its `effect` in points, the mean over `seeds`, with a 95 % interval from `low` to `high`, `p`, `p (Holm)`, the `verdict`, and what was `left out`.
 
-    Intervals are for other test images and other seeds; what seeds vary is pooled over rows that are alike. A row of one seed gets no verdict, and the row that was asked for first no correction.
+    Intervals are for other test images and other seeds: of that with what seeds vary, pooled over rows that are alike, and that with what the row's own seeds vary, the wider. A row of one seed gets no verdict, and the row that was asked for first no correction.
     """
     groups, tables = [None] * len(pairs) if alike is None else list(alike), {}
     for group, pair in zip(groups, pairs, strict=True):
@@ -560,18 +560,21 @@ def judged(
 
 
 def _judged(pair: Paired, variance: float, free: float) -> dict[str, Any]:
-    "What is known of one row, where one seed's effect has that variance, or that of its own seeds, or of single images in single seeds, whichever is largest."
+    "What is known of one row, where one seed's effect has that variance with so many degrees of freedom, or that of its own seeds, and at least that of single images in single seeds."
     seeds, said = len(pair.differences), {"row": pair.row, "seeds": len(pair.differences), "left out": "; ".join(pair.left_out)}
     if not seeds:
         return said
-    images, both = of_images(pair.differences)
-    own = pair.differences.mean(axis=1).var() if seeds > 1 else 0.0
-    of_one, effect = max(variance, own, both) / seeds, pair.differences.to_numpy().mean()
-    error = (of_one + images) ** 0.5
-    free = (error**2 / of_one) ** 2 * free if of_one else math.inf
-    half = error * t.ppf(1 - LEVEL / 2, free)
-    p = np.nan if seeds == 1 else 2 * t.sf(abs(effect) / error, free) if error else float(effect == 0)
-    return said | dict(effect=100 * effect, low=100 * (effect - half), high=100 * (effect + half), p=p)
+    (images, both), effect = of_images(pair.differences), pair.differences.to_numpy().mean()
+    of_one = [(variance, free), *[(pair.differences.mean(axis=1).var(), float(seeds - 1))] * (seeds > 1)]
+    half, p = map(max, zip(*(_known(effect, images, max(one, both) / seeds, free) for one, free in of_one)))
+    return said | dict(effect=100 * effect, low=100 * (effect - half), high=100 * (effect + half), p=p if seeds > 1 else np.nan)
+
+
+def _known(effect: float, images: float, seeds: float, free: float) -> tuple[float, float]:
+    "Half the interval of an effect whose variance has a part of images and one of seeds, of which the latter has so many degrees of freedom, and its p-value."
+    error = (images + seeds) ** 0.5
+    free = (error**2 / seeds) ** 2 * free if seeds else math.inf
+    return error * t.ppf(1 - LEVEL / 2, free), 2 * t.sf(abs(effect) / error, free) if error else float(effect == 0)
 
 
 def verdict(seeds: int, effect: float, p: float) -> str:

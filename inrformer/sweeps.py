@@ -8,7 +8,8 @@ __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS
            'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER',
            'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'CALLED',
            'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'plain_reader',
-           'for_a_quarter', 'as_long_as_others', 'protocols_of', 'experiment', 'known', 'sweep', 'without_places']
+           'for_a_quarter', 'as_long_as_others', 'protocols_of', 'experiment', 'no_blocks_as_long', 'known', 'sweep',
+           'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -26,6 +27,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
@@ -33,7 +35,7 @@ from tqdm import tqdm
 from .config import PROTOCOLS, RunConfig, config_from, flat, identity, run_id, sections
 from .files import json_text
 from .objectives.adapt import DOMAINS
-from .records import Record, check_images, find_records, plain_name, record_of, records, records_folder, stale, write_record
+from .records import Record, check_images, effects, find_records, plain_name, record_of, records, records_folder, stale, write_record
 from .runs import Busy, Refused, check_compiler, images_digest, kind_of, run, runs_folder, source_digest
 from .training import agreed, is_main, is_shared
 
@@ -233,6 +235,17 @@ def _changed(row: Row, changes: Row) -> Row:
     if isinstance(first := row.get("start_from"), dict):
         row = row | dict(start_from=run_id(config_from(_changed(first, changes))))
     return row | changes
+
+
+def no_blocks_as_long(
+    name: str,  # of an experiment
+    there: list[Record],  # on its images
+) -> pd.DataFrame:
+    "What `effects` says of INRFormer without blocks, trained for as much time as with them, on an experiment's INRs; no line where it is not asked, or not on record."
+    first, *others = experiment("depth", name)[1] if name in protocols_of("depth") else [{}]
+    epochs = first.get("epochs")
+    rows = [row for row in (first, *others) if row.get("depth", 0) == 0 and ("depth" in row) == (row.get("epochs") != epochs)]
+    return effects(rows, there).dropna(subset="effect") if len(rows) > 1 else pd.DataFrame()
 
 # %% ../nbs/16_sweeps.ipynb #5fada3ff
 def known(folder: str | Path | None = None) -> list[Record]:

@@ -6,7 +6,8 @@
 __all__ = ['Record', 'RIVALS', 'WORDS', 'NUMBERS', 'LEVEL', 'ASKED_FIRST', 'records_folder', 'record_of', 'write_record',
            'records', 'is_stale', 'find_record', 'find_records', 'stale', 'check_images', 'thread_seconds', 'rivals',
            'table', 'row_name', 'runs_of', 'plain_name', 'counted', 'results', 'spread', 'of_most_images', 'Paired',
-           'right', 'measure', 'paired', 'unseen', 'of_seeds', 'of_images', 'holm', 'judged', 'verdict', 'effects']
+           'right', 'measure', 'paired', 'unseen', 'of_seeds', 'of_images', 'holm', 'judged', 'interval', 'verdict',
+           'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
 import json
@@ -566,11 +567,11 @@ def _judged(pair: Paired, variance: float, free: float) -> dict[str, Any]:
         return said
     (images, both), effect = of_images(pair.differences), pair.differences.to_numpy().mean()
     of_one = [(variance, free), *[(pair.differences.mean(axis=1).var(), float(seeds - 1))] * (seeds > 1)]
-    half, p = map(max, zip(*(_known(effect, images, max(one, both) / seeds, free) for one, free in of_one)))
+    half, p = map(max, zip(*(interval(effect, images, max(one, both) / seeds, free) for one, free in of_one)))
     return said | dict(effect=100 * effect, low=100 * (effect - half), high=100 * (effect + half), p=p if seeds > 1 else np.nan)
 
 
-def _known(effect: float, images: float, seeds: float, free: float) -> tuple[float, float]:
+def interval(effect: float, images: float, seeds: float, free: float) -> tuple[float, float]:
     "Half the interval of an effect whose variance has a part of images and one of seeds, of which the latter has so many degrees of freedom, and its p-value."
     error = (images + seeds) ** 0.5
     free = (error**2 / seeds) ** 2 * free if seeds else math.inf

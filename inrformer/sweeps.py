@@ -85,8 +85,8 @@ CHOICES: list[Row] = [
 MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, and how it is trained for a quarter of an hour
     (dict(dim=48, edge_dim=16), dict(epochs=24)), (dict(reader="deepsets", pair_dim=64), dict(epochs=56)), (dict(reader="dws"), dict(epochs=18, lr=2e-3, optimizer="muon")),
     (dict(reader="nfn_np"), dict(epochs=75, lr=4e-3)), (dict(reader="nfn_hnp"), dict(epochs=91, lr=1e-3)), (dict(reader="nft"), dict(epochs=10, lr=1e-3)),
-    (dict(reader="inr2array"), dict(epochs=13, lr=1e-3)), (dict(reader="ng_gnn"), dict(epochs=10, lr=1e-3)), (dict(reader="ng_transformer"), dict(epochs=5, lr=1e-3)),
-    (dict(reader="ng_transformer", probes=64), dict(epochs=5, lr=1e-3)), (dict(reader="scalegmn"), dict(epochs=16, lr=1e-3)), (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=10, lr=1e-3)),
+    (dict(reader="inr2array"), dict(epochs=13, lr=1e-3)), (dict(reader="ng_gnn"), dict(epochs=10, lr=4e-3)), (dict(reader="ng_transformer"), dict(epochs=5, lr=1e-3)),
+    (dict(reader="ng_transformer", probes=64), dict(epochs=5, lr=1e-3)), (dict(reader="scalegmn"), dict(epochs=16, lr=2e-3, optimizer="muon")), (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=10, lr=1e-3)),
     (dict(reader="mlp"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="permute"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="align"), dict(epochs=100, lr=1e-3)),
     (dict(reader="flat_transformer"), dict(epochs=52, lr=1e-3)), (dict(reader="inr2vec"), dict(epochs=87, lr=1e-3)),
     (dict(reader="probe"), dict(epochs=77)), (dict(reader="pixels", mlp=256), dict(epochs=100)), (dict(reader="flat"), dict(epochs=100)),

@@ -370,6 +370,11 @@ def test_the_results_open_with_what_was_found():
         assert label == "tbl-tried" or not re.search(r"<th>(?!CIFAR)[^<]*(_[a-z]|\b(head|reader|depth) \w)", table or ""), f"{label} names rows as code does"
 
 
+def test_the_readme_shows_how_it_is_used_and_not_how_it_was_made():
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert code and not [part for part in code if "def " in part or "records" in part]
+
+
 def test_links_of_the_readme_lead_somewhere():
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / "README.md").read_text())
     assert len(links) > 30

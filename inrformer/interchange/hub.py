@@ -121,11 +121,11 @@ def pull_dataset(
     """
     folder = Path(folder).expanduser()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as temporary:
-        _pull(name, "dataset", Path(temporary), hub)
-        digest = INRDataset(temporary).digest
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        _pull(name, "dataset", there := Path(temporary) / folder.name, hub)
+        digest = INRDataset(there).digest
         if not folder.is_dir() or not any(folder.iterdir()):
-            os.replace(temporary, folder)
+            os.replace(there, folder)
         elif not (folder / "card.json").is_file() or INRDataset(folder).digest != digest:
             raise ValueError(f"{shown(folder)} holds something else: name a folder of its own for {name}")
     return INRDataset(folder)

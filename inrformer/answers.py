@@ -72,7 +72,8 @@ def answer(
         raise ValueError(f"{this.folder.name} is no finished run of a reader that classifies")
     if (given := tuple(images.shape[1:])) != (wanted := form_of(this)):
         raise ValueError(f"the images of {this.folder.name} are {wanted} (height, width, channels), and these {given}: load_picture brings one to that form")
-    ids = [int(digest[:12], 16) for digest in Images(images, *torch.zeros(2, len(images), dtype=torch.int64), ("",), "").fingerprints]
+    nothing = torch.zeros(len(images), dtype=torch.int64)
+    ids = [int(digest[:12], 16) for digest in Images(images, labels=nothing, ids=nothing, classes=("",), name="").fingerprints]
     fitted = fit(images, this.model.spec, ids=ids, device=device, **recipe_of(this))
     with torch.no_grad():
         probabilities = this.model(fitted.inr).float().softmax(dim=1)

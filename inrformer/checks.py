@@ -38,7 +38,7 @@ class Checked:
 # %% ../nbs/04a_checks.ipynb #77fa35fe
 @patch
 def one_of(self: Checked, **allowed: tuple[str, ...]) -> None:
-    "Raises ValueError for a field that is none of its choices."
+    "Raises ValueError for a field whose value is none of its choices."
     for name, choices in allowed.items():
         if getattr(self, name) not in choices:
             raise ValueError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")

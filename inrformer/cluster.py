@@ -15,7 +15,7 @@ from .config import config_from, run_id
 from .data import Fit, build_dataset
 from .images import Data
 from .records import find_records
-from .sweeps import Row, known, sweep
+from .sweeps import Row, all_records, sweep
 
 if TYPE_CHECKING:
     from submitit import Job
@@ -68,7 +68,7 @@ class Cluster:
         A row that starts from another is left out by its job until that has ended, and is there when all are submitted again.
         """
         configs = [config_from(row) for row in rows]
-        known_as, found = dict(zip(map(run_id, configs), rows)), find_records(configs, known(places.get("folder")))
+        known_as, found = dict(zip(map(run_id, configs), rows)), find_records(configs, all_records(places.get("folder")))
         missing = [row for row, record in zip(rows, found) if not (record and record["summary"])]
 
         def with_first(row: Row) -> list[Row]:

@@ -197,7 +197,7 @@ def _check_code(folder: Path, record: Mapping[str, Any], device: torch.device) -
     "Raise ValueError when this device or this code would round differently from what has begun the folder."
     for begun, here in ((record["device"], device.type), (record["code"], code_path(device))):
         if begun != here:
-            raise ValueError(f"{shown(folder)} was begun on {begun}, and {here} rounds differently: go on with the former, or choose another folder")
+            raise ValueError(f"{shown(folder)} was begun on {begun}, and {here} rounds differently: go on with the former, or remove the folder, or choose another")
 
 # %% ../nbs/07_data.ipynb #17e4c1e6
 @dataclass(frozen=True, eq=False)
@@ -445,7 +445,8 @@ class StoredINR(INR):
         return self.rows[self.picks]
 
     def to(self, *args, **kwargs) -> INR:
-        return self if torch.empty(0).to(*args, **kwargs).device.type == "cpu" and not any(isinstance(a, torch.dtype) for a in (*args, *kwargs.values())) else super().to(*args, **kwargs)
+        asked = torch.empty(0).to(*args, **kwargs)
+        return self if (asked.dtype, asked.device.type) == (torch.float32, "cpu") else super().to(*args, **kwargs)
 
     dtype, device = torch.float32, torch.device("cpu")
 
@@ -598,7 +599,7 @@ def _join(self: INRDataset, shards: list[tuple[Path, pa.Table]]) -> Split:
 
 @patch
 def joined(self: INRDataset, *names: str) -> Split:
-    "Several splits as one."
+    "Several splits as one, in the order that is asked for, without those that are missing. Raises IndexError when all are."
     parts = [self.split(name) for name in names if name in self.splits]
     columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "ids", "psnr", "init_seeds")}
     return replace(parts[0], inr=INR.cat([part.inr for part in parts]), **columns)
@@ -612,7 +613,7 @@ def splits(self: INRDataset) -> tuple[str, ...]:
 
 @patch
 def split(self: INRDataset, name: str) -> Split:
-    "The INRs of one split."
+    "The INRs of one split. Raises ValueError, naming those that there are, for another name."
     if name not in self._splits:
         raise ValueError(f"no split {name!r} in {shown(self.folder)}; it has {self.splits}")
     return self._splits[name]
@@ -808,7 +809,7 @@ def store_dataset(
     seconds: float | None = None,  # that fitting all of them took, where it is known
 ) -> INRDataset:
     "Write INRs as a data set and open it. Raises ValueError when they do not fit each other, when an image is on both sides of a split, or `folder` holds another data set."
-    _check_stored(splits, ids)
+    _check_stored(splits, len(classes), ids)
     folder, first = Path(folder).expanduser(), next(iter(splits.values()))
     shape = {} if first.sizes == (1, 1) else dict(image_shape=[*first.sizes, first.inr.spec.widths[-1]])
     content = dict(
@@ -827,13 +828,18 @@ def store_dataset(
     return build._close()
 
 # %% ../nbs/07_data.ipynb #cbc2c14e
-def _check_stored(splits: dict[str, Split], ids: bool) -> None:
+def _check_stored(splits: dict[str, Split], classes: int, ids: bool) -> None:
     "Raise ValueError for splits that make no data set."
-    if not splits or (unknown := set(splits) - set(SPLITS)):
+    if not splits or set(splits) - set(SPLITS):
         raise ValueError(f"splits must be named {SPLITS}, not {list(splits)}")
     kinds = {(split.inr.spec, split.inr.dtype, split.sizes) for split in splits.values()}
     if len(kinds) != 1 or next(iter(kinds))[1] != torch.float32:
         raise ValueError(f"a data set holds float32 INRs of one spec, and of images of one size, not {[(s.inr.spec, s.inr.dtype, s.sizes) for s in splits.values()]}")
+    for name, split in splits.items():
+        if not split.inr.flat().isfinite().all():
+            raise ValueError(f"{name} holds INRs with NaN or infinite weights: leave them out")
+        if len(split) and not (split.labels.min() >= 0 and split.labels.max() < classes):
+            raise ValueError(f"labels of {name} must lie in 0..{classes - 1}, for there are {classes} classes, not in {split.labels.min()}..{split.labels.max()}")
     if ids:
         check_apart({name: split.ids.tolist() for name, split in splits.items()}, "ids")
     check_apart({name: [hashlib.sha256(row).digest() for row in split.inr.flat().numpy()] for name, split in splits.items()}, "INRs")

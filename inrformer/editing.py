@@ -25,9 +25,9 @@ from .inspection import TOLERANCE, Change, Scene, editors_beside, exact, fewest_
 from .objectives.edit import EDITS, Edit
 from .reader import READERS, Reader, seed_parameters
 from .splits import Split
-from .symmetry import Permutation, permute, relative_error
+from .symmetry import permute, relative_error
 from .training import Train, batches, cosine, make_optimizer
-from .widgets import Chart, Panel, opened_reader
+from .widgets import ROW, WIDE, Chart, Panel, opened_reader
 
 # %% ../nbs/20e_editing.ipynb #ed200007
 class Partly(Reader):
@@ -93,18 +93,18 @@ class EditBench(Panel):
     change = traitlets.Instance(Change, allow_none=True)
     kept = traitlets.Instance(Scene, allow_none=True)
 
-    def __init__(self, inr: INR, reader: Reader, *, perm: Permutation | None = None, **known: Any):
-        wide, narrow = dict(description_width="initial"), ui.Layout(width="auto")
-        self.editor = ui.Dropdown(description="edit", style=wide, layout=ui.Layout(width="300px"))
-        self.strength = ui.FloatSlider(1.0, min=0.0, max=1.5, step=0.05, description="strength", style=wide, layout=ui.Layout(width="330px"))
+    def __init__(self, inr: INR, reader: Reader, **known: Any):
+        narrow = ui.Layout(width="auto")
+        self.editor = ui.Dropdown(description="edit", style=WIDE, layout=ui.Layout(width="300px"))
+        self.strength = ui.FloatSlider(1.0, min=0.0, max=1.5, step=0.05, description="strength", style=WIDE, layout=ui.Layout(width="330px"))
         self.run = ui.ToggleButton(description="train", icon="play", tooltip="train a small editor here, or pause that", layout=narrow)
         self.keep = ui.Button(description="take it to all tabs", icon="share", tooltip="show the edited INR in all tabs", layout=narrow)
         self.back = ui.Button(description="undo", icon="undo", tooltip="the INR before the last edit that was taken to all tabs", layout=narrow)
         self.images, self.curve = Chart(), Chart()
         self._learned, self._runs, self._of, self._past = {}, {}, None, []
-        super().__init__([ui.HBox([self.editor, self.run, self.strength, self.keep, self.back], layout=ui.Layout(flex_flow="row wrap", align_items="center"))], [self.images, self.curve])
+        super().__init__([ui.HBox([self.editor, self.run, self.strength, self.keep, self.back], layout=ROW)], [self.images, self.curve])
         self._listen()
-        self.change = Change.permuted(Scene(inr, reader, **known), perm)
+        self.change = Change.permuted(Scene(inr, reader, **known))
 
 # %% ../nbs/20e_editing.ipynb #ed200014
 @patch
@@ -210,7 +210,8 @@ def settle(self: EditBench) -> None:
     done = name in self._runs or (learned is not None and learned.steps >= STEPS)
     with self.quiet():
         self.run.value, self.run.disabled, self.keep.disabled, self.back.disabled = self.run.value and not done, done, self._whole is None, not self._past
-    self.run.description, self.run.icon = ("trained", "check") if done else ("pause", "pause") if self.run.value else ("go on", "play") if learned else ("train", "play")
+    said = "trained" if done else "pause" if self.run.value else "go on" if learned else "train"
+    self.run.description, self.run.icon = said, dict(trained="check", pause="pause").get(said, "play")
 
 # %% ../nbs/20e_editing.ipynb #ed200021
 @patch

@@ -27,7 +27,7 @@ from .inr import shown
 
 # %% ../nbs/05_files.ipynb #ab45ab0e
 def on_disk(path: Path) -> None:
-    "Return when what a file holds, or which names a folder holds, outlasts a loss of power. (Windows knows no such wish of a folder.)"
+    "Return once a file's content, or a folder's entries, would survive a loss of power. On Windows, where a folder cannot be synchronised, do nothing."
     if os.name == "posix":
         number = os.open(path, os.O_RDONLY)
         try:
@@ -43,7 +43,7 @@ def remove(path: Path) -> None:
 # %% ../nbs/05_files.ipynb #5e1d0c01
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    "A temporary name for a file or a folder, which becomes `path` at the end: it is whole or absent, also after a loss of power. Nothing stays of what fails, nor of a killed process of the same number."
+    "A temporary name for a file or a folder, which becomes `path` at the end: it is whole or absent, also after a loss of power. What a failed write left, or a killed process with the id of this one, is removed."
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     remove(temporary)
     try:

@@ -52,7 +52,7 @@ def init_seeds(
     inits: int = 10,  # starts in the pool
     seed: SupportsIndex = 0,  # the data set's seed
 ) -> list[int]:
-    "The seed that each image's INR starts from; copies of one image start from different members of the pool. Raises ValueError for a policy or copy that is none, TypeError for seeds and ids that are no whole numbers."
+    "The seed that each image's INR starts from; copies of one image start from different members of the pool. Raises ValueError for an unknown policy and an invalid copy, TypeError for seeds and ids that are no whole numbers."
     seed, copy, ids = operator.index(seed), operator.index(copy), [operator.index(i) for i in ids]
     _check_policy(policy, copy, inits)
     members = dict(shared=lambda i: (), pool=lambda i: ((hash_number(seed, i) + copy) % inits,), independent=lambda i: (i, copy))

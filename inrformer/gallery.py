@@ -15,9 +15,9 @@ import traitlets
 from fastcore.basics import patch
 
 from .figures import blank, fig_gallery
-from .inspection import Source, answers, readers_beside, render
+from .inspection import FLAT, Source, answers, readers_beside, render
 from .reader import Reader
-from .widgets import FLAT, Chart, Panel, offered, trained
+from .widgets import ROW, WIDE, Chart, Panel, offered, trained
 
 # %% ../nbs/20d_gallery.ipynb #c4127155
 PAGE = 36  # images at once
@@ -32,11 +32,11 @@ class Gallery(Panel):
     index = traitlets.Int(allow_none=True)
 
     def __init__(self, source: Source):
-        self.reader = ui.Dropdown(description="reader", style=dict(description_width="initial"), layout=ui.Layout(width="350px"))
+        self.reader = ui.Dropdown(description="reader", style=WIDE, layout=ui.Layout(width="350px"))
         self.which = ui.ToggleButtons(options=list(_SHOWN), style=dict(button_width="auto"))
         self.page = ui.BoundedIntText(1, 1, 1, description="page", layout=ui.Layout(width="150px"))
         self.pictures = Chart()
-        super().__init__([ui.HBox([self.reader, self.which, self.page], layout=ui.Layout(flex_flow="row wrap", align_items="center"))], [self.pictures])
+        super().__init__([ui.HBox([self.reader, self.which, self.page], layout=ROW)], [self.pictures])
         self.pictures.observe(lambda event: self._click(event.new), "clicked")
         self.which.observe(lambda moved: self._turn(), "value")
         self.watch(self.reader, self.page)

@@ -17,13 +17,13 @@ import mimetypes
 import operator
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import pyarrow as pa
@@ -134,6 +134,8 @@ def _class_names(tables: dict[str, pq.ParquetFile]) -> tuple[str, ...]:
     if other := [file for file, given in names.items() if given != names[first]]:
         raise ValueError(f"{shown(other[0])} names the classes {names[other[0]]}, and {shown(first)} {names[first]}: the files of a split must agree")
     labels = {label for table in tables.values() for label in table.read(["label"]).column(0).unique().to_pylist() if label is not None}
+    if not labels:
+        raise ValueError(f"no row of {shown(first)} has a label")
     if names[first] is None and max(labels) >= max(1000, 10 * len(labels)):
         raise ValueError(f"{shown(first)} has {len(labels)} different labels, the largest {max(labels)}: a label is the position of a class, 0, 1, 2, ..., and no id")
     return names[first] or tuple(map(str, range(max(labels) + 1)))
@@ -342,19 +344,27 @@ class Picture:
         return sha256(self.path)
 
 # %% ../nbs/06_images.ipynb #9d51fdf9
+def _below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    "The files below a folder, in order, those behind links to folders as well; a folder is not entered from within itself."
+    if (real := os.path.realpath(folder)) not in above:
+        for path in sorted(folder.iterdir()):
+            yield from _below(path, (*above, real)) if path.is_dir() else (path,)
+
+
 def _is_picture(path: Path) -> bool:
     return (MIMES.guess_type(path.name, strict=False)[0] or "").startswith("image/") and not path.name.startswith(".")
 
 
 def _of_pictures(folder: Path) -> bool:
     "Is a folder one of pictures? Where there are tables, they count."
-    return next(folder.rglob("*.parquet"), None) is None and any(map(_is_picture, folder.rglob("*")))
+    files = list(_below(folder))
+    return not any(path.suffix == ".parquet" for path in files) and any(map(_is_picture, files))
 
 
 def _pictures(folder: Path) -> list[Picture]:
     "The pictures below a folder."
     found = []
-    for path in sorted(filter(_is_picture, folder.rglob("*"))):
+    for path in filter(_is_picture, _below(folder)):
         *above, _ = path.relative_to(folder).parts
         split = SPLIT_FOLDERS.get(above[0].lower()) if above else None
         found.append(Picture(path, split, next(iter(above[1:] if split else above), UNLABELLED)))
@@ -362,7 +372,11 @@ def _pictures(folder: Path) -> list[Picture]:
 
 # %% ../nbs/06_images.ipynb #2d6fe956
 def _check_pictures(folder: Path, pictures: list[Picture]) -> None:
-    "Raise ValueError, naming two files, for pictures of which some lie otherwise than others, and for the same file in two places."
+    "Raise ValueError, naming a file or two, for pictures of which some lie otherwise than others, for a split's folder in that of a class, and for the same file in two places."
+    for picture in pictures:
+        below = picture.path.relative_to(folder).parts[1:-1]
+        if picture.split is None and (split := next((part for part in below if part.lower() in SPLIT_FOLDERS), None)):
+            raise ValueError(f"{shown(picture.path)} lies in {split} in the folder of a class: splits come first, as in {split}/{picture.label}/{picture.path.name}")
     for told, what in ((lambda p: p.split is None, "a split, such as train and test"), (lambda p: p.label == UNLABELLED, "a class")):
         sides = {told(picture): picture.path.relative_to(folder) for picture in pictures}
         if len(sides) > 1:
@@ -494,7 +508,7 @@ def picture_of(
 
 
 def load_picture(path: str | Path, shape: tuple[int, int, int]) -> Float[Tensor, "1 h w c"]:
-    "The same for a file. Raises OSError without it."
+    "The middle of a picture file, upright, in [0, 1], as a batch of one. Raises OSError where there is none, and ValueError as `picture_of` does."
     return picture_of(Path(path).expanduser().read_bytes(), str(path), shape)[None]
 
 

@@ -56,7 +56,7 @@ class Kind:
     evaluate: Callable[["INR", Tensor], Tensor]  # values (b, q, c) at coordinates (q, n) or (b, q, n)
     twins: Callable[["INR", torch.Generator | None], "INR"]  # other weights of the same function, beyond permutations
     options: Mapping[str, Any] = field(default_factory=dict)  # fields of a spec that this kind alone has, with their defaults
-    check: Callable[["INRSpec"], None] = lambda spec: None  # raises ValueError for a spec that is none of this kind
+    check: Callable[["INRSpec"], None] = lambda spec: None  # raises ValueError for a spec that this kind cannot have
     inputs: Callable[[Mapping[str, Any], Tensor], Tensor] | None = None  # coordinates to the values of neuron layer 0; None: they are its values
     canonical: Callable[["INR"], "INR"] | None = None  # one representative of all twins; None where there is none
     rate: Callable[["INRSpec"], float] = lambda spec: 1.0  # what a hidden neuron multiplies its sum by
@@ -242,7 +242,7 @@ def to_json(self: INRSpec) -> str:
 # %% ../nbs/00_inr.ipynb #481e6728
 @patch_to(INRSpec, cls_method=True)
 def from_json(cls, text: str) -> INRSpec:
-    "The spec that `to_json` wrote. Raises ValueError on unknown fields, without widths, and for values that are none."
+    "The spec that `to_json` wrote. Raises ValueError on unknown fields, without widths, and for invalid values."
     try:
         values = json.loads(text)
         if not isinstance(values, dict) or not isinstance(values.get("widths"), list):

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .answers import recipe_from
-from .figures import blank, fig_network, fig_progress
+from .figures import fig_network, fig_progress
 from .fitting import Adam, gradient_of, init_from_seeds, init_seeds
 from .images import load_picture, picture_of
 from .inr import INR, INRSpec, grid, pixel_grid, psnr
@@ -322,7 +322,7 @@ def _heard(self: OwnBench) -> str:
 @patch
 def draw(self: OwnBench) -> None:
     if self.fitting is None:
-        return [chart.show(blank) for chart in self._charts] and None
+        return self.blank_charts()
     now = self.fitting.now()
     self.progress.show(fig_progress, list(self.fitting.curve), self._last, self.fitting.image * 2 - 1, now)
     self.network.show(fig_network, now)

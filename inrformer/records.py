@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from .config import PROTOCOLS, UNSAID, RunConfig, config_from, flat, identity, kinds_of_fields, run_id
+from .config import IMAGE_FIELDS, PROTOCOLS, UNSAID, RunConfig, config_from, flat, identity, field_types, run_id
 from .files import json_text, lock, read_json, read_lines, replaced
 from .objective import OBJECTIVES
 from .reader import READERS
@@ -146,7 +146,7 @@ def is_stale(record: Record) -> bool:
     try:
         config = record["config"]
         used = config["reader"], config["objective"]
-        return not flat(config).keys() <= kinds_of_fields(*used).keys() or record.get("source") != source_digest(*used, record["inrs"]["kind"])
+        return not flat(config).keys() <= field_types(*used).keys() or record.get("source") != source_digest(*used, record["inrs"]["kind"])
     except (ValueError, TypeError, KeyError):
         return True
 
@@ -328,7 +328,7 @@ def _check_one_set(configs: list[dict[str, Any]], there: list[list[Record]]) -> 
     "Raise ValueError when rows that cut their images alike are on record with different ones."
     digests: dict[tuple, set[str]] = {}
     for config, same in zip(configs, there):
-        cut = tuple(config["inputs"].get(name) for name in ("size", "n_train", "n_test", "data"))
+        cut = tuple(config["inputs"].get(name) for name in (*IMAGE_FIELDS[1:], "data"))
         digests.setdefault(cut, set()).update(r["summary"].get("images_digest", "") for r in same if r["summary"])
     if mixed := [some for some in digests.values() if len(some) > 1]:
         raise ValueError(f"records of different images under one name (digests {sorted(mixed[0])}) cannot stand in one table: hand over those of one")
@@ -342,16 +342,86 @@ def _nameless(config: dict[str, Any]) -> tuple[str, ...]:
 
 # %% ../nbs/15_records.ipynb #1500f102
 WORDS = {  # what a row changes, for people
-    "baseline": "INRFormer", "inrformer": "INRFormer", "depth 0": "no blocks", "head start": "edits the input INR", "head pool": "pools its vectors", "head both": "target INR and pooled vectors", "model paper": "the paper's architecture",
-    "reader deepsets": "DeepSets over pairs of neurons", "reader probe": "input INR at learned points", "reader pixels": "logistic regression on 64 points of the picture", "reader pixels, mlp 256": "MLP on 64 points of the picture", "reader pixels, mlp 256, query 784": "MLP on all pixels", "reader pixels, mlp 256, query 1024": "MLP on all pixels", "reader flat": "logistic regression on flat weights",
-    "reader dws": "DWSNets", "reader nfn_np": "NFN_NP", "reader nfn_hnp": "NFN_HNP", "reader nft": "NFT", "reader inr2array": "INR2ARRAY (NFT)", "frozen True": "frozen encoder", "reader ng_gnn": "NG-GNN", "reader ng_transformer": "NG-T", "reader scalegmn": "ScaleGMN", "reader scalegmn, bidirectional True": "ScaleGMN-B", "bidirectional True": "bidirectional", "reader scalegmn, model published_bidirectional": "ScaleGMN-B, published size",
-    "reader mlp": "MLP on flat weights", "reader mlp, reorder permute": "MLP, permutation augmentation", "reader mlp, reorder align": "MLP, alignment", "reader flat_transformer": "transformer on flat weights", "reader inr2vec": "inr2vec", "model published": "published size",
-    "blocks elementwise": "blocks that see no neighbour", "attention uniform": "even attention", "attention none": "no attention", "attention own": "attention within a layer", "attention all": "attention to all layers", "edge_step False": "no edge step", "carry False": "nothing carried along weights",
-    "aux False": "no crop while training", "layer_embedding False": "no layer embedding", "weight_embedding chebyshev": "Chebyshev embedding of weights", "other inits": "starts never seen",
-    "fold max": "largest instead of mean", "edge_identity False": "no identity in edges", "shared_fold True": "one map for all layers", "edit_from_input False": "crop read from the graph alone", "raw_scalar False": "no raw weight beside its embedding", "canonical True": "canonical form of the INRs", "canonical False": "no canonical form", "attention none, carry False": "no attention, nothing carried", "attention none, carry False, edge_step False": "folds of edges alone",
-    "augment shift": "shifted images beside each", "init pool": "ten starts", "init independent": "starts of their own", "weight_noise 0.0": "no noise on weights",
+    "baseline": "INRFormer",
+    "inrformer": "INRFormer",
+    "depth 0": "no blocks",
+    "head start": "edits the input INR",
+    "head pool": "pools its vectors",
+    "head both": "target INR and pooled vectors",
+    "model paper": "the paper's architecture",
+    "reader deepsets": "DeepSets over pairs of neurons",
+    "reader probe": "input INR at learned points",
+    "reader pixels": "logistic regression on 64 points of the picture",
+    "reader pixels, mlp 256": "MLP on 64 points of the picture",
+    "reader pixels, mlp 256, query 784": "MLP on all pixels",
+    "reader pixels, mlp 256, query 1024": "MLP on all pixels",
+    "reader flat": "logistic regression on flat weights",
+    "reader dws": "DWSNets",
+    "reader nfn_np": "NFN_NP",
+    "reader nfn_hnp": "NFN_HNP",
+    "reader nft": "NFT",
+    "reader inr2array": "INR2ARRAY (NFT)",
+    "frozen True": "frozen encoder",
+    "reader ng_gnn": "NG-GNN",
+    "reader ng_transformer": "NG-T",
+    "reader scalegmn": "ScaleGMN",
+    "reader scalegmn, bidirectional True": "ScaleGMN-B",
+    "bidirectional True": "bidirectional",
+    "reader scalegmn, model published_bidirectional": "ScaleGMN-B, published size",
+    "reader mlp": "MLP on flat weights",
+    "reader mlp, reorder permute": "MLP, permutation augmentation",
+    "reader mlp, reorder align": "MLP, alignment",
+    "reader flat_transformer": "transformer on flat weights",
+    "reader inr2vec": "inr2vec",
+    "model published": "published size",
+    "blocks elementwise": "blocks that see no neighbour",
+    "attention uniform": "even attention",
+    "attention none": "no attention",
+    "attention own": "attention within a layer",
+    "attention all": "attention to all layers",
+    "edge_step False": "no edge step",
+    "carry False": "nothing carried along weights",
+    "aux False": "no crop while training",
+    "layer_embedding False": "no layer embedding",
+    "weight_embedding chebyshev": "Chebyshev embedding of weights",
+    "other inits": "starts never seen",
+    "fold max": "largest instead of mean",
+    "edge_identity False": "no identity in edges",
+    "shared_fold True": "one map for all layers",
+    "edit_from_input False": "crop read from the graph alone",
+    "raw_scalar False": "no raw weight beside its embedding",
+    "canonical True": "canonical form of the INRs",
+    "canonical False": "no canonical form",
+    "attention none, carry False": "no attention, nothing carried",
+    "attention none, carry False, edge_step False": "folds of edges alone",
+    "augment shift": "shifted images beside each",
+    "init pool": "ten starts",
+    "init independent": "starts of their own",
+    "weight_noise 0.0": "no noise on weights",
 }
-NUMBERS = {"val_part": "validating part {}", "hint": "{} crop points", "query": "{} query points", "features": "{} target functions", "outputs": "{} outputs of a target", "depth": "blocks: {}", "epochs": "{} epochs", "copies": "{} INRs of an image", "fit_steps": "{} steps of a fit", "fit_seed": "fit {}", "omega": "ω = {}", "max_frequency": "embedding frequencies to {}", "model": "size {}", "probes": "{} probes", "frequency_std": "embedding scale {}", "dim": "width {}", "edge_dim": "edge width {}", "pair_dim": "pair width {}", "lr": "rate {}", "weight_noise": "noise {}", "optimizer": "{}"}
+NUMBERS = {
+    "val_part": "validating part {}",
+    "hint": "{} crop points",
+    "query": "{} query points",
+    "features": "{} target functions",
+    "outputs": "{} outputs of a target",
+    "depth": "blocks: {}",
+    "epochs": "{} epochs",
+    "copies": "{} INRs of an image",
+    "fit_steps": "{} steps of a fit",
+    "fit_seed": "fit {}",
+    "omega": "ω = {}",
+    "max_frequency": "embedding frequencies to {}",
+    "model": "size {}",
+    "probes": "{} probes",
+    "frequency_std": "embedding scale {}",
+    "dim": "width {}",
+    "edge_dim": "edge width {}",
+    "pair_dim": "pair width {}",
+    "lr": "rate {}",
+    "weight_noise": "noise {}",
+    "optimizer": "{}",
+}
 
 
 def plain_name(row: str) -> str:
@@ -500,7 +570,7 @@ def unseen(rows: list[dict[str, Any]], found: list[Record]) -> Paired:
     return Paired("other inits", pd.DataFrame({seed: right(r, "test-other") - right(r) for seed, r in there.items()}).T)
 
 # %% ../nbs/15_records.ipynb #f652c1f4
-LEVEL = 0.05  # how often a difference that is none may be called one, in a whole table
+LEVEL = 0.05  # how often chance alone may give a verdict, in a whole table
 
 
 def of_seeds(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:

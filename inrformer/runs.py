@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PLACE', 'LEARNED', 'project_root', 'runs_folder', 'Refused', 'environment', 'kind_of', 'source_digest', 'closure',
-           'Run', 'images_for', 'dataset_for', 'parts_of', 'objective_for', 'reader_for', 'start_as', 'run',
-           'check_folders', 'images_digest', 'Busy', 'Trunk', 'check_compiler', 'final_measures', 'disguise',
-           'summarize', 'last_run', 'open_run', 'find_run']
+           'Run', 'dataset_for', 'parts_of', 'objective_for', 'reader_for', 'start_as', 'run', 'check_folders',
+           'brought_along', 'images_digest', 'Busy', 'Trunk', 'check_compiler', 'final_measures', 'disguise',
+           'summarize', 'finished_runs', 'last_run', 'open_run', 'find_run']
 
 # %% ../nbs/14_runs.ipynb #3a8b183f
 import ast
@@ -119,8 +119,9 @@ def _module(name: str) -> tuple[tuple[str, ...], str]:
     tree, imports = ast.parse(_file(name).read_text()), []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            base = name.rsplit(".", node.level)[0] if node.level else ""
-            imports.append(".".join(filter(None, (base, node.module))))
+            base = ".".join(filter(None, (name.rsplit(".", node.level)[0] if node.level else "", node.module)))
+            inner = [] if node.module else [full for alias in node.names if importlib.util.find_spec(full := f"{base}.{alias.name}")]
+            imports += inner or [base]
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) and isinstance(n.value.value, str))] or [ast.Pass()]
     package = Reader.__module__.partition(".")[0]
@@ -148,8 +149,10 @@ class Run:
         if not (self.folder / "summary.json").exists():
             return None, {}
         numbers = self._json("summary.json", again := "remove it, and the run is measured again")
-        seal = numbers.pop("seal", dict(files={})) if isinstance(numbers, dict) else None
-        if not isinstance(seal, dict) or seal.get("digest", None if seal["files"] == {} else "") not in (None, _seal_of(numbers, seal["files"])):
+        seal = numbers.pop("seal", None) if isinstance(numbers, dict) else {}
+        if seal is None:
+            return numbers, {}
+        if not isinstance(seal, dict) or seal.get("digest") != _seal_of(numbers, seal.get("files")):
             raise ValueError(f"{shown(self.folder / 'summary.json')} is not what was written: {again}")
         return numbers, seal["files"]
 
@@ -182,7 +185,7 @@ class Run:
         if self.located.fit is None:
             return None
         try:
-            found = images_for(self.located)
+            found = self.located.inputs.load()
         except FileNotFoundError as error:
             raise FileNotFoundError(_lost(self)) from error
         if self.summary is not None and images_digest(found) != self.summary["images_digest"]:
@@ -238,36 +241,35 @@ def _lost(this: Run) -> str:
 PLACE = ".place.json"
 
 
-def _at(cfg: RunConfig, place: dict[str, str]) -> RunConfig:
-    "A config whose images or INRs lie at a place."
-    return replace(cfg, inputs=replace(cfg.inputs, **place))
+def _at(cfg: RunConfig, places: dict[str, str]) -> RunConfig:
+    "A config whose images or INRs, and the images that its objective asks about, lie at these places."
+    inputs, task = ({name: place for name, place in places.items() if hasattr(part, name)} for part in (cfg.inputs, cfg.task))
+    return replace(cfg, inputs=replace(cfg.inputs, **inputs), task=replace(cfg.task, **task))
 
 
 def _trained_on(this: Run, cfg: RunConfig) -> bool:
     "Are the images or INRs that a config names those of a finished run?"
     if this.summary is None or run_id(cfg) != json_digest(this._json("config.json", "restore it")):
         return False
-    return cfg.fit is None or images_digest(images_for(cfg)) == this.summary["images_digest"]
+    here = brought_along(cfg) | ({} if cfg.fit is None else dict(images_digest=images_digest(cfg.inputs.load())))
+    return all(this.summary.get(name, digest) == digest for name, digest in here.items())
 
 
 def _keep_place(this: Run) -> None:
-    "Keep where a run's own images or INRs lie."
-    inputs = this.config.inputs
-    place = dict(data=os.path.abspath(os.path.expanduser(inputs.data))) if this.config.fit is None else dict(dataset=place_of(inputs.dataset))
-    if all(place.values()):
-        write_json(this.folder / PLACE, place)
+    "Keep where a run's own images or INRs lie, and the images that its objective asks about."
+    cfg = this.config
+    places = dict(data=os.path.abspath(os.path.expanduser(cfg.inputs.data))) if cfg.fit is None else dict(dataset=place_of(cfg.inputs.dataset))
+    if domain := getattr(cfg.task, "domain_images", None):
+        places |= dict(domain_images=place_of(domain))
+    if kept := {name: place for name, place in places.items() if place}:
+        write_json(this.folder / PLACE, kept)
 
 # %% ../nbs/14_runs.ipynb #b2286d45
-def images_for(cfg: RunConfig) -> tuple[Images, Images]:
-    "The training and the test images of a run that fits its INRs."
-    return cfg.inputs.load()
-
-
 def dataset_for(cfg: RunConfig, images: tuple[Images, Images] | None = None, *, progress: bool = False) -> INRDataset:
     "The INRs of a run: the folder that it names, or those of its images, from the cache or fitted into it."
     if cfg.fit is None:
         return INRDataset(cfg.inputs.data)
-    return fit_dataset(images or images_for(cfg), cfg.fit, cfg.inputs, device=None if cfg.train.device == "auto" else cfg.train.device, progress=progress)
+    return fit_dataset(images or cfg.inputs.load(), cfg.fit, cfg.inputs, device=None if cfg.train.device == "auto" else cfg.train.device, progress=progress)
 
 
 def parts_of(cfg: RunConfig, dataset: INRDataset) -> tuple[Split, Split | None]:
@@ -286,18 +288,20 @@ LEARNED = 0.5  # share of the variance of crops that a crop head shows which has
 
 
 def reader_for(cfg: RunConfig, objective: Objective, training: Split) -> Reader:
-    "The untrained reader, with the head that its objective needs and the statistics of the training INRs as it reads them; parameters drawn from the seed, by name."
+    "The untrained reader, with the head that its objective needs and the statistics of the training INRs as it reads them, which it has met where it knows how to; parameters drawn from the seed, by name."
     kind = READERS[cfg.reader]
     prepare = kind(training.inr.spec, cfg.architecture).prepare
     reader = kind(training.inr.spec, cfg.architecture, Statistics.of(training.inr, prepare))
+    if hasattr(reader, "meet"):
+        reader.meet(training.inr)
     return seed_parameters(objective.attach(reader), cfg.train.seed)
 
 
-def _first_reader(this: Run) -> Reader:
-    "That of the run which this one starts from. Raises ValueError for one of other INRs: it may know some that validate or test here."
+def _first_reader(this: Run, digests: dict[str, str]) -> Reader:
+    "That of the run which this one starts from. Raises ValueError for one of other INRs or images: it may know some that validate or test here."
     other = find_run(this.config.start_from, this.folder.parents[1])
-    here, there = identity(this.config), identity(other.config)
-    if differing := [part for part in ("inputs", "fit") if here[part] != there[part]]:
+    here, there = identity(this.config) | digests, other._json("config.json", "remove it") | other.summary
+    if differing := [part for part in ("inputs", "fit", *digests) if here[part] != there.get(part, here[part])]:
         raise ValueError(f"start_from: {other.folder.name} was trained on other INRs (its {' and '.join(differing)} differ), and may know some that validate or test here: both need the same")
     return other.model
 
@@ -329,7 +333,7 @@ def run(
     cfg = config_from(cfg) if isinstance(cfg, dict) else cfg
     if compiled:
         check_compiler()
-    images = None if cfg.fit is None else images_for(cfg)
+    images = None if cfg.fit is None else cfg.inputs.load()
     _check_splits(cfg)
     _check_classes(cfg, images)
     this = Run(runs_folder(out) / (experiment or cfg.protocol) / run_id(cfg), cfg)
@@ -380,8 +384,7 @@ def _check_images(this: Run, images: tuple[Images, Images] | None) -> None:
         raise ValueError(f"{shown(this.folder)} is a run on other images named {source_name(this.config.inputs.dataset)!r} (digest {known}, not {found}): rename your files")
     if images is not None and (this.folder / "model.safetensors").exists() and (named := this.model.classes) not in ((), images[0].classes):
         raise ValueError(f"{shown(this.folder)} is a run whose classes were named {named}, and here they are {images[0].classes}: rename your files, or run(..., again=True) makes it anew")
-    brought = _brought_along(objective_for(this.config, [*(images[0].classes if images else read_card(this.config.inputs.data)["classes"])]))
-    if differing := [name for name, found in brought.items() if this.summary.get(name, found) != found]:
+    if differing := [name for name, found in brought_along(this.config).items() if this.summary.get(name, found) != found]:
         raise ValueError(f"{shown(this.folder)} is a run on other images named {source_name(this.config.task.domain_images)!r} (its {differing[0]} differs): rename your files")
 
 
@@ -391,9 +394,12 @@ def _tell_source(this: Run) -> None:
         warnings.warn(f"the run {this.folder.name} was made by other source than that at hand, and is shown as it was: run(..., again=True) makes it anew", stacklevel=3)
 
 
-def _brought_along(objective: Objective) -> dict[str, str]:
-    "A digest of the images that an objective asks about besides the INRs' own; none where it has none."
-    return dict(domain_digest=json_digest([objective.images(split).digest for split in ("train", "held", "test")])) if hasattr(objective, "images") else {}
+def brought_along(cfg: RunConfig) -> dict[str, str]:
+    "A digest of the images that the objective of a run asks about besides the INRs' own; none where there are none."
+    if not hasattr(OBJECTIVES[cfg.objective], "images"):
+        return {}
+    objective = objective_for(cfg, [])
+    return dict(domain_digest=json_digest([objective.images(split).digest for split in ("train", "held", "test")]))
 
 
 def images_digest(images: tuple[Images, Images]) -> str:
@@ -404,7 +410,7 @@ def images_digest(images: tuple[Images, Images]) -> str:
 def _run(this: Run, images: tuple[Images, Images] | None, progress: bool, again: bool, stop: Callable[[], bool], compiled: bool) -> None:
     "Work on a run, alone."
     workers = Workers(this.config.train.device, this.config.train.precision)
-    first = _first_reader(this) if this.config.start_from else None
+    first = _first_reader(this, dict(images_digest=images_digest(images)) if images else {}) if this.config.start_from else None
     with _alone(this.folder):
         if is_main():
             left = [this.folder] if again and _is_over(this) else this.folder.glob(".*.tmp")
@@ -511,11 +517,17 @@ def _first_on_main(build: Callable[[], Any]) -> Any:
     return built if is_main() else build()
 
 
+def _begin(this: Run, about: dict[str, Any], env: dict[str, Any]) -> None:
+    "Make the folder of a run, and write its config, where it is run, and what its record says of it."
+    this.folder.mkdir(parents=True, exist_ok=True)
+    for name, value in dict(config=identity(this.config), env=env, about=about).items():
+        write_json(this.folder / f"{name}.json", value)
+
+
 def _work(this: Run, first: Reader | None, images: tuple[Images, Images] | None, workers: Workers, progress: bool, stop: Callable[[], bool], compiled: bool) -> None:
     "Fit, train, measure and write."
     cfg = this.config
     dataset = _first_on_main(lambda: dataset_for(cfg, images, progress=progress))
-    digest = images_digest(images) if images else dataset.digest
     training, validation = parts_of(cfg, dataset)
     objective = objective_for(cfg, dataset.card["classes"])
     reader = reader_for(cfg, objective, training)
@@ -523,14 +535,12 @@ def _work(this: Run, first: Reader | None, images: tuple[Images, Images] | None,
         start_as(reader, first)
     kind = dataset.spec.kind
     about = dict(source=source_digest(cfg.reader, cfg.objective, kind), inrs=dict(kind=kind, recipe=dataset.recipe, bits=dataset.digest), reads=reader.reads)
-    digests = dict(images_digest=digest) | _brought_along(objective)
+    digests = dict(images_digest=images_digest(images) if images else dataset.digest) | brought_along(cfg)
     known = about | dict(config=identity(cfg)) | digests
     if trunk := Trunk.of(this, known):
         about |= dict(trunk=dict(id=trunk.folder.name, epoch=trunk.epoch))
     if is_main():
-        this.folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("config", identity(cfg)), ("env", _environment(this, workers, compiled)), ("about", about)):
-            write_json(this.folder / f"{name}.json", value)
+        _begin(this, about, _environment(this, workers, compiled))
     if trunk:
         _first_on_main(lambda: trunk.enter(this, known))
         if is_main():
@@ -548,6 +558,7 @@ def _work(this: Run, first: Reader | None, images: tuple[Images, Images] | None,
         measured = final_measures(reader, objective, dataset, validation, workers)
         if is_main():
             _finish(this, reader, dataset, state, measured, digests)
+        agreed(True)  # nobody goes on before it is written
 
 
 # %% ../nbs/14_runs.ipynb #c0de0002
@@ -677,12 +688,16 @@ def summarize(cfg: RunConfig, dataset: INRDataset, reader: Reader, state: dict[s
     )
 
 # %% ../nbs/14_runs.ipynb #1cd606b2
+def finished_runs(out: str | Path | None = None) -> list[Path]:
+    "The folders of finished runs; the one that was run, or shown again, last comes last."
+    return sorted((path.parent for path in runs_folder(out).glob("*/*/summary.json")), key=lambda folder: folder.stat().st_mtime_ns)
+
+
 def last_run(out: str | Path | None = None) -> Run:
     "The finished run that was run, or shown again, last. Raises FileNotFoundError when there is none."
-    found = sorted(runs_folder(out).glob("*/*/summary.json"), key=lambda p: p.parent.stat().st_mtime_ns)
-    if not found:
+    if not (there := finished_runs(out)):
         raise FileNotFoundError("no finished run yet: `make train` makes one")
-    return open_run(found[-1].parent)
+    return open_run(there[-1])
 
 
 def open_run(folder: str | Path) -> Run:
@@ -696,10 +711,10 @@ def open_run(folder: str | Path) -> Run:
 # %% ../nbs/14_runs.ipynb #c5061716
 def find_run(name: str, out: str | Path | None = None) -> Run:
     "The finished run whose id begins so; of several experiments, the one that was run, or shown again, last. Raises FileNotFoundError, naming those that there are, when there is none, and ValueError when there are several."
-    there = sorted(path.parent for path in runs_folder(out).glob("*/*/summary.json"))
+    there = finished_runs(out)
     found = [folder for folder in there if folder.name.startswith(name)]
     if not found:
-        raise FileNotFoundError(f"no finished run {name!r}: there are {[folder.name for folder in there] or 'none'}")
+        raise FileNotFoundError(f"no finished run {name!r}: there are {sorted(folder.name for folder in there) or 'none'}")
     if len({folder.name for folder in found}) > 1:
         raise ValueError(f"{name!r} begins the ids of {len(found)} runs, {[folder.name for folder in found]}: give more of it")
-    return open_run(max(found, key=lambda folder: folder.stat().st_mtime_ns))
+    return open_run(found[-1])

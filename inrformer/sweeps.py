@@ -6,10 +6,10 @@
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS',
            'PAPER', 'TURNED', 'UNREAD', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'WITHOUT_CROP', 'AS_FITTED',
            'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER',
-           'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'CALLED',
+           'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'TITLES',
            'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'plain_reader',
-           'for_a_quarter', 'as_long_as_others', 'protocols_of', 'experiment', 'no_blocks_as_long', 'known', 'sweep',
-           'without_places']
+           'for_fifteen_minutes', 'as_long_as_others', 'protocols_of', 'experiment', 'no_blocks_as_long', 'all_records',
+           'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
 import multiprocessing
@@ -32,11 +32,11 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from .config import PROTOCOLS, RunConfig, config_from, flat, identity, run_id, sections
+from .config import IMAGE_FIELDS, PROTOCOLS, RunConfig, config_from, flat, identity, run_id, sections
 from .files import json_text
 from .objectives.adapt import DOMAINS
 from .records import Record, check_images, effects, find_records, plain_name, record_of, records, records_folder, stale, write_record
-from .runs import Busy, Refused, check_compiler, images_digest, kind_of, run, runs_folder, source_digest
+from .runs import Busy, Refused, brought_along, check_compiler, images_digest, kind_of, run, runs_folder, source_digest
 from .training import agreed, is_main, is_shared
 
 # %% ../nbs/16_sweeps.ipynb #120edeca
@@ -83,23 +83,42 @@ CHOICES: list[Row] = [
 
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
 MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, and how it is trained for a quarter of an hour
-    (dict(dim=48, edge_dim=16), dict(epochs=24)), (dict(reader="deepsets", pair_dim=64), dict(epochs=56)), (dict(reader="dws"), dict(epochs=18, lr=2e-3, optimizer="muon")),
-    (dict(reader="nfn_np"), dict(epochs=75, lr=4e-3)), (dict(reader="nfn_hnp"), dict(epochs=91, lr=1e-3)), (dict(reader="nft"), dict(epochs=10, lr=1e-3)),
-    (dict(reader="inr2array"), dict(epochs=13, lr=1e-3)), (dict(reader="ng_gnn"), dict(epochs=10, lr=4e-3)), (dict(reader="ng_transformer"), dict(epochs=5, lr=1e-3)),
-    (dict(reader="ng_transformer", probes=64), dict(epochs=5, lr=1e-3)), (dict(reader="scalegmn"), dict(epochs=16, lr=2e-3, optimizer="muon")), (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=10, lr=1e-3)),
-    (dict(reader="mlp"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="permute"), dict(epochs=100, lr=1e-3)), (dict(reader="mlp", reorder="align"), dict(epochs=100, lr=1e-3)),
-    (dict(reader="flat_transformer"), dict(epochs=52, lr=1e-3)), (dict(reader="inr2vec"), dict(epochs=87, lr=1e-3)),
-    (dict(reader="probe"), dict(epochs=77)), (dict(reader="pixels", mlp=256), dict(epochs=100)), (dict(reader="flat"), dict(epochs=100)),
+    (dict(dim=48, edge_dim=16), dict(epochs=24)),
+    (dict(reader="deepsets", pair_dim=64), dict(epochs=56)),
+    (dict(reader="dws"), dict(epochs=18, lr=2e-3, optimizer="muon")),
+    (dict(reader="nfn_np"), dict(epochs=75, lr=4e-3)),
+    (dict(reader="nfn_hnp"), dict(epochs=91, lr=1e-3)),
+    (dict(reader="nft"), dict(epochs=10, lr=1e-3)),
+    (dict(reader="inr2array"), dict(epochs=13, lr=1e-3)),
+    (dict(reader="ng_gnn"), dict(epochs=10, lr=4e-3)),
+    (dict(reader="ng_transformer"), dict(epochs=5, lr=1e-3)),
+    (dict(reader="ng_transformer", probes=64), dict(epochs=5, lr=1e-3)),
+    (dict(reader="scalegmn"), dict(epochs=16, lr=2e-3, optimizer="muon")),
+    (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=10, lr=1e-3)),
+    (dict(reader="mlp"), dict(epochs=100, lr=1e-3)),
+    (dict(reader="mlp", reorder="permute"), dict(epochs=100, lr=1e-3)),
+    (dict(reader="mlp", reorder="align"), dict(epochs=100, lr=1e-3)),
+    (dict(reader="flat_transformer"), dict(epochs=52, lr=1e-3)),
+    (dict(reader="inr2vec"), dict(epochs=87, lr=1e-3)),
+    (dict(reader="probe"), dict(epochs=77)),
+    (dict(reader="pixels", mlp=256), dict(epochs=100)),
+    (dict(reader="flat"), dict(epochs=100)),
 ]
 WITHOUT_CROP: list[Row] = [row | how | dict(aux=False) for row, how in MATCHED[:1]]
 AS_FITTED: list[Row] = [row | how | dict(canonical=False) for row, how in MATCHED if row.get("reader", "inrformer") in ("inrformer", "ng_gnn", "scalegmn")]
 AUTHORS: list[Row] = [dict(canonical=False, augment="none", weight_noise=0.0, copies=1) | row for row in (
-    dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, augment="shift", epochs=24), dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),
-    dict(reader="nfn_hnp", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1), dict(reader="nft", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=1),
-    dict(reader="ng_gnn", model="published", frequency_std=3.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=60), dict(reader="ng_transformer", model="published", frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=18),
-    dict(reader="ng_transformer", model="published", probes=64, frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=18), dict(reader="inr2array", model="published", lr=1e-4, weight_decay=0.1, batch_size=128, epochs=1),
-    dict(reader="scalegmn", model="published", dim=128, lr=1e-3, weight_decay=1e-2, batch_size=128, epochs=36), dict(reader="scalegmn", model="published_bidirectional", dim=128, lr=1e-3, weight_decay=1e-3, batch_size=128, epochs=24),
-    dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=30), dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=60),
+    dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, augment="shift", epochs=24),
+    dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),
+    dict(reader="nfn_hnp", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),
+    dict(reader="nft", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=1),
+    dict(reader="ng_gnn", model="published", frequency_std=3.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=60),
+    dict(reader="ng_transformer", model="published", frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=18),
+    dict(reader="ng_transformer", model="published", probes=64, frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=18),
+    dict(reader="inr2array", model="published", lr=1e-4, weight_decay=0.1, batch_size=128, epochs=1),
+    dict(reader="scalegmn", model="published", dim=128, lr=1e-3, weight_decay=1e-2, batch_size=128, epochs=36),
+    dict(reader="scalegmn", model="published_bidirectional", dim=128, lr=1e-3, weight_decay=1e-3, batch_size=128, epochs=24),
+    dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=30),
+    dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=60),
 )]
 EDITORS: list[Row] = [
     dict(), dict(dim=48, edge_dim=16), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn")),
@@ -140,10 +159,10 @@ def plain_reader(said: str) -> str:
     return plain_name(", ".join(part for part in said.split(", ") if part.split()[0] not in ("dim", "edge_dim", "pair_dim")))
 
 
-def for_a_quarter(images: int = 6000) -> list[Row]:
-    "The readers of the table on so many training images, each for a quarter of an hour, or for the most epochs that it is given."
+def for_fifteen_minutes(images: int = 6000) -> list[Row]:
+    "The readers of the table, for a quarter of an hour each; of fewer training images, for more epochs, by the square root of how many times fewer they are."
     fewer = {} if images == 6000 else dict(n_train=images)
-    return [fewer | row | how | dict(epochs=min(200, how["epochs"] * 6000 // images)) for row, how in MATCHED]
+    return [fewer | row | how | dict(epochs=round(how["epochs"] * (6000 / images) ** 0.5)) for row, how in MATCHED]
 
 
 def as_long_as_others() -> list[Row]:
@@ -183,9 +202,9 @@ EXPERIMENTS: dict[str, list[Row]] = {
     "choices": with_seeds(CHOICES, 3, protocol="digits"),
     "edit": with_seeds([*(row | dict(change="dilate") for row in EDITORS), *(dict(change=name) for name in ("erode", "blur", "contrast", "rotate"))], 3, protocol="digits", objective="edit"),
     "readers": [
-        *with_seeds(for_a_quarter(), 3, **INDEPENDENT), DRAWN,
+        *with_seeds(for_fifteen_minutes(), 3, **INDEPENDENT), DRAWN,
         *with_seeds(WITHOUT_CROP + AS_FITTED, 1, **INDEPENDENT), *with_seeds(AUTHORS, 1, **INDEPENDENT), ON_ARRAYS,
-        *with_seeds([row for images in (500, 1500) for row in for_a_quarter(images)], 1, **INDEPENDENT),
+        *with_seeds([row for images in (500, 1500) for row in for_fifteen_minutes(images)], 1, **INDEPENDENT),
         *with_seeds(as_long_as_others(), 1, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
         *with_seeds(as_long_as_others(), 1, protocol="digits"),
         *with_seeds(as_long_as_others(), 1, protocol="cifar10-small", dataset="cifar10"),
@@ -201,7 +220,17 @@ EXPERIMENTS: dict[str, list[Row]] = {
 }
 
 # %% ../nbs/16_sweeps.ipynb #ca11ed01
-CALLED: dict[str, str] = {"digits": "8×8 digits, one shared start", "mnist-small": "MNIST, starts of their own", "mnist-shared": "MNIST, one shared start", "mnist-field": "MNIST, the published recipe", "cifar10-small": "CIFAR-10, ten starts", "cifar10-full": "all of CIFAR-10", "cifar10-longer": "all of CIFAR-10, three times as long", "table2": "all of CIFAR-10, two sizes", "cifar10-copies": "all of CIFAR-10, five INRs of each image"}  # what each set of INRs is for people, by the experiment that is run on it
+TITLES: dict[str, str] = {  # of the INRs that each experiment is about, for people
+    "digits": "8×8 digits, one shared start",
+    "mnist-small": "MNIST, starts of their own",
+    "mnist-shared": "MNIST, one shared start",
+    "mnist-field": "MNIST, the published recipe",
+    "cifar10-small": "CIFAR-10, ten starts",
+    "cifar10-full": "all of CIFAR-10",
+    "cifar10-longer": "all of CIFAR-10, three times as long",
+    "table2": "all of CIFAR-10, two sizes",
+    "cifar10-copies": "all of CIFAR-10, five INRs of each image",
+}
 
 # %% ../nbs/16_sweeps.ipynb #1600a002
 EVERYWHERE = dict(query=1, hint=1)  # of INRFormer, where the inputs have too many dimensions for a grid of points
@@ -242,13 +271,13 @@ def no_blocks_as_long(
     there: list[Record],  # on its images
 ) -> pd.DataFrame:
     "What `effects` says of INRFormer without blocks, trained for as much time as with them, on an experiment's INRs; no line where it is not asked, or not on record."
-    first, *others = experiment("depth", name)[1] if name in protocols_of("depth") else [{}]
-    epochs = first.get("epochs")
-    rows = [row for row in (first, *others) if row.get("depth", 0) == 0 and ("depth" in row) == (row.get("epochs") != epochs)]
-    return effects(rows, there).dropna(subset="effect") if len(rows) > 1 else pd.DataFrame()
+    rows = experiment("depth", name)[1] if name in protocols_of("depth") else []
+    base = [row for row in rows if "depth" not in row]
+    longer = [row for row in rows if row.get("depth") == 0 and row.get("epochs") != base[0].get("epochs")]
+    return effects([*base, *longer], there).dropna(subset="effect") if longer else pd.DataFrame()
 
 # %% ../nbs/16_sweeps.ipynb #5fada3ff
-def known(folder: str | Path | None = None) -> list[Record]:
+def all_records(folder: str | Path | None = None) -> list[Record]:
     "All records in `folder` and among the committed ones."
     return [r for place in dict.fromkeys((records_folder(), Path(folder or records_folder()))) for r in records(folder=place)]
 
@@ -273,7 +302,7 @@ def sweep(
     _check_jobs(jobs)
     if compiled:
         check_compiler()
-    configs, there, limit = [config_from(row) for row in rows], known(folder), float("inf") if budget is None else time.monotonic() + 60 * budget
+    configs, there, limit = [config_from(row) for row in rows], all_records(folder), float("inf") if budget is None else time.monotonic() + 60 * budget
     best = find_records(configs, there)
     _check_known(configs, best)
     old = [run_id(config_from(row)) for row in stale(rows, there)]
@@ -288,7 +317,7 @@ def sweep(
                     write_record(record, experiment, folder)
                 bar.update()
     agreed(True)
-    return list(filter(None, find_records(configs, known(folder))))
+    return list(filter(None, find_records(configs, all_records(folder))))
 
 # %% ../nbs/16_sweeps.ipynb #8e0903ff
 def _is_there(name: str, out: str | Path | None) -> bool:
@@ -315,7 +344,7 @@ def _parts(configs: list[RunConfig], best: list[Record | None], again: list[str]
 def _ready(part: list[tuple[RunConfig, bool]], configs: list[RunConfig], out: str | Path | None) -> list[tuple[RunConfig, bool]]:
     "Those whose starters, where they are of the same rows, have ended."
     ids = {run_id(cfg) for cfg in configs}
-    return [entry for entry in part if entry[0].start_from not in ids or _is_there(entry[0].start_from, out)]
+    return [entry for entry in part if entry[0].start_from not in ids or agreed(_is_there(entry[0].start_from, out))]
 
 # %% ../nbs/16_sweeps.ipynb #8e0903fe
 def _check_jobs(jobs: int) -> None:
@@ -330,8 +359,10 @@ def _check_known(configs: list[RunConfig], best: list[Record | None]) -> None:
     "Raise ValueError when what counts as done was made of other images, and FileNotFoundError when there are none to compare."
     digests: dict[str, str] = {}
     for cfg, record in zip(configs, best):
+        if record and (known := record["summary"]) and (differing := [name for name, found in brought_along(cfg).items() if known.get(name, found) != found]):
+            raise ValueError(f"the record of run {record['run_id']} is of other images named {record['config']['task']['domain_images']!r} (its {differing[0]} differs): rename your files")
         if cfg.fit is not None and record and record["summary"]:
-            images = json_text([getattr(cfg.inputs, name) for name in ("dataset", "size", "n_train", "n_test")])
+            images = json_text([getattr(cfg.inputs, name) for name in IMAGE_FIELDS])
             if images not in digests:
                 digests[images] = images_digest(cfg.inputs.load())
             check_images(record, digests[images])

@@ -18,7 +18,7 @@ from .inr import INR
 from .inspection import Scene, class_named, logits_of, read, render
 from .reader import Reader
 from .symmetry import relative_error
-from .widgets import Chart, Panel
+from .widgets import ROW, WIDE, Chart, Panel
 
 # %% ../nbs/20c_touch.ipynb #97b5b69d
 def silenced(
@@ -70,14 +70,12 @@ class TouchBench(Panel):
     scene = traitlets.Instance(Scene, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):
-        wide = dict(description_width="initial")
-        self.neuron, self.weight = ui.Dropdown(description="neuron", style=wide), ui.Dropdown(description="one of its weights", style=wide, layout=ui.Layout(width="420px"))
+        self.neuron, self.weight = ui.Dropdown(description="neuron", style=WIDE), ui.Dropdown(description="one of its weights", style=WIDE, layout=ui.Layout(width="420px"))
         self.silence = ui.Checkbox(description="silence it", indent=False, layout=ui.Layout(width="auto", margin="0 2em 0 0"))
-        self.by = ui.FloatSlider(0, min=-4, max=4, step=0.1, description="nudged by (standard deviations)", style=wide, layout=ui.Layout(width="520px"))
+        self.by = ui.FloatSlider(0, min=-4, max=4, step=0.1, description="nudged by (standard deviations)", style=WIDE, layout=ui.Layout(width="520px"))
         self.network, self.images, self.classes = Chart(layout=ui.Layout(flex="3 1 400px")), Chart(layout=ui.Layout(flex="1 1 150px")), Chart()
         super().__init__([], [self.network, self.images, self.classes])
-        row = ui.Layout(flex_flow="row wrap", align_items="center")
-        self.children = [ui.HBox([self.neuron, self.silence, self.weight, self.by], layout=row), self.words, ui.Box([self.network, self.images], layout=ui.Layout(flex_flow="row wrap")), self.classes]
+        self.children = [ui.HBox([self.neuron, self.silence, self.weight, self.by], layout=ROW), self.words, ui.Box([self.network, self.images], layout=ui.Layout(flex_flow="row wrap")), self.classes]
         self._listen()
         self.scene = Scene(inr, reader, **known)
 

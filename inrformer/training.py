@@ -42,7 +42,7 @@ from .splits import Split
 
 # %% ../nbs/12_training.ipynb #cd3e52d5
 def cosine(step: int, steps: int, per_epoch: int) -> float:
-    "Linear warm-up over the first 5 %, then cosine to 0."
+    "Linear warm-up over the first 5 %, then cosine to 0 (Loshchilov and Hutter 2017)."
     warmup = max(1, steps // 20)
     if step < warmup:
         return (step + 1) / warmup
@@ -55,7 +55,7 @@ def branch_epoch(epochs: int) -> int:
 
 
 def wsd(step: int, steps: int, per_epoch: int) -> float:
-    "Linear warm-up over the first epoch, constant, then linear to 0 over the last fifth of the epochs."
+    "Linear warm-up over the first epoch, constant, then linear to 0 over the last fifth of the epochs (warm-up, stable, decay; Hu et al. 2024)."
     decay = steps - branch_epoch(steps // per_epoch) * per_epoch
     return min(1.0, (step + 1) / per_epoch, (steps - step) / decay)
 

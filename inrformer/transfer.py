@@ -52,16 +52,19 @@ def at_widths(
     hidden: Iterable[str],  # hidden widths to try, as "16-16"
     device: str | None = None,  # where INRs are fitted
 ) -> pd.DataFrame:
-    """A row for each width: what the reader `reads`, accuracy on the run's test images as INRs of it, with the reader's own statistics and with those of these INRs.
+    """A row for each width (`hidden`): what the reader `reads`, `numbers` of an INR, mean `psnr` in dB, how many `images`, and the accuracy on the run's test images as INRs of that width, with the reader's own statistics and with those of these INRs.
 
-    Of the latter, how many images are read right here and not on record (`won`), and the other way round (`lost`). Raises ValueError as `transferred` does.
+    Of the latter, how many images are read right here and not on record (`won`), and the other way round (`lost`). Raises ValueError as `transferred` does, and for a run whose images are not known.
     """
+    if this.images is None:
+        raise ValueError(f"{this.folder.name} was given its INRs, and its images are not known: they cannot be fitted at other widths")
     images, known, known_spec, rows = this.images[1], right(record_of(this)), this.model.spec, []
     for text in hidden:
         spec = replace(known_spec, widths=(known_spec.widths[0], *hidden_widths(text), known_spec.widths[-1]))
         fitted = fit(images.images, spec, ids=images.ids.tolist(), device=device, **recipe_of(this))
-        theirs = Statistics.of(fitted.inr, transferred(this.model, spec).prepare)
-        own, read = (_right(transferred(this.model, spec, statistics), fitted.inr, images) for statistics in (None, theirs))
+        plain = transferred(this.model, spec)
+        theirs = transferred(this.model, spec, Statistics.of(fitted.inr, plain.prepare))
+        own, read = (_right(reader, fitted.inr, images) for reader in (plain, theirs))
         found = dict(accuracy=own.mean(), accuracy_their_statistics=read.mean(), won=int((read > known).sum()), lost=int((read < known).sum()))
         rows.append(dict(reads=this.model.reads, hidden=text, numbers=spec.n_params, psnr=fitted.psnr.mean().item(), images=len(images)) | found)
     return pd.DataFrame(rows)

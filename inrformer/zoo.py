@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .data import INRDataset, store_dataset
+from .data import INRDataset, read_card, store_dataset
+from .files import shown
 from .fitting import Adam, init_from_seeds, init_seeds
 from .images import Images
 from .inr import INR, INRSpec, stream
@@ -63,7 +64,7 @@ def draw_recipes(
     shares: tuple[int, int],  # fewest and most images
     seed: SupportsIndex = 0,
 ) -> Recipes:
-    "Recipes whose logarithms are uniform. Raises ValueError for bounds that are none."
+    "Recipes whose logarithms are uniform. Raises ValueError for invalid bounds."
     for name, (low, high) in dict(steps=steps, rates=rates, shares=shares).items():
         if not 0 < low <= high < float("inf"):
             raise ValueError(f"{name} must go from a positive number to one that is no smaller, not from {low} to {high}")
@@ -129,14 +130,19 @@ def build_zoo(
     batch: int = 32,  # images that it sees in a step
     seed: SupportsIndex = 0,
 ) -> INRDataset:
-    "Fit classifiers, each in its own way, and write them as a data set. Raises ValueError as `fit_classifiers` and `draw_recipes` do, where there is no classifier for one of the parts, when held-out images are among those that train, and where `folder` holds another data set."
+    "Fit classifiers, each in its own way, and write them as a data set. Raises ValueError as `fit_classifiers` and `draw_recipes` do, where there is no classifier for one of the parts, when held-out images are among those that train or are of other classes, and where `folder` holds another data set."
     if min(sizes) < 1:
         raise ValueError(f"a zoo needs classifiers that train and classifiers that test, not {sizes[0]} and {sizes[1]}")
     if seen := set(training.fingerprints) & set(held.fingerprints):
         raise ValueError(f"{len(seen)} of the held-out images are among those that train: no accuracy on them says anything")
     check_classifiers(training, spec)
+    if held.classes != training.classes or held.images.shape[1:] != training.images.shape[1:]:
+        raise ValueError(f"{held} are to be named by classifiers of {training}: both need the same classes, in one order, and images of one size")
     if shares[1] > len(training):
         raise ValueError(f"shares go up to {shares[1]} images, and there are {len(training)} that train: choose an upper bound of at most that")
+    origin = f"classifiers of {training.name}: steps {steps}, rates {rates}, shares {shares}, batch {batch}, seed {seed}"
+    if (Path(folder).expanduser() / "card.json").exists() and (there := read_card(folder)["origin"]) != origin:
+        raise ValueError(f"{shown(folder)} holds another data set, {there}: choose another folder")
     recipes = draw_recipes(sum(sizes), steps=steps, rates=rates, shares=shares, seed=seed)
     begun = time.perf_counter()
     inr = fit_classifiers(training, spec, recipes, batch=batch, seed=seed)
@@ -144,12 +150,11 @@ def build_zoo(
     split = Split(inr, right(inr, held).sum(dim=1), index, torch.full((len(inr),), torch.nan), torch.tensor(recipes.seeds))
     names = tuple(f"{k}/{len(held)}" for k in range(len(held) + 1))
     parts = dict(train=split[: sizes[0]], test=split[sizes[0] :])
-    origin = f"classifiers of {training.name}: steps {steps}, rates {rates}, shares {shares}, batch {batch}, seed {seed}"
     return store_dataset(folder, parts, images=f"{training.name}-zoo", classes=names, image_range=(-1.0, 1.0), origin=origin, seconds=seconds)
 
 # %% ../nbs/07a_zoo.ipynb #b710709a
 def read_accuracies(classes: Sequence[str]) -> Float[Tensor, "k"]:
-    "The accuracies that the labels of a zoo stand for. Raises ValueError for labels that are none."
+    "The accuracies that the labels of a zoo stand for. Raises ValueError for labels that stand for none."
     shares = [re.fullmatch(r"(\d+)/([1-9]\d*)", name) for name in classes]
     if not shares or not all(shares):
         raise ValueError(f"labels such as {[*classes][:3]} are no accuracies: needed is a data set of classifiers whose labels are shares of right answers, such as '312/360', as build_zoo writes them")

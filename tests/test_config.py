@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, go_together
 
-from inrformer.config import PROTOCOLS, UNSAID, RunConfig, config_from, flat, from_json, identity, kinds_of_fields, parse_fields, protocol_kept, run_id
+from inrformer.config import PROTOCOLS, UNSAID, RunConfig, config_from, flat, from_json, identity, field_types, parse_fields, protocol_kept, run_id
 from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS
 from inrformer.runs import run
@@ -27,7 +27,7 @@ def test_every_field_has_one_home_and_the_names_that_others_read_are_there(reade
     cfg = go_together(config_from, dict(reader=reader, objective=objective))
     names = [f.name for section in vars(cfg).values() if hasattr(section, "__dataclass_fields__") for f in fields(section)]
     names += [name for name, section in vars(cfg).items() if not hasattr(section, "__dataclass_fields__")]
-    assert len(set(names)) == len(names) and set(names) == set(kinds_of_fields(reader, objective)) == set(flat(cfg))
+    assert len(set(names)) == len(names) and set(names) == set(field_types(reader, objective)) == set(flat(cfg))
     assert {"reader", "init", "objective", "seed", "fit_seed", "protocol"} <= set(names)
     if reader == "inrformer":
         assert {"head", "depth", "hint", "fold"} <= set(names)
@@ -157,7 +157,7 @@ def test_every_protocol_validates_and_fixes_its_fit(name):
     assert cfg.protocol == name and cfg.fit.fit_seed == 0 and not cfg.inputs.final
     for reader, own in (dict(inrformer={}) | PROTOCOLS[name].readers).items():
         for field in (*PROTOCOLS[name].chosen, *fixed, *own):
-            assert field in kinds_of_fields(reader), f"{field} is no field of {reader}"
+            assert field in field_types(reader), f"{field} is no field of {reader}"
 
 
 def test_fields_on_the_command_line():

@@ -528,6 +528,7 @@ def test_a_set_larger_than_what_is_held_is_read_where_it_lies(unkilled, monkeypa
     training, validation = large.partition(10, -1)
     assert isinstance(training.inr, data.StoredINR) and torch.equal(training.inr.flat(), unkilled.partition(10, -1)[0].inr.flat()) and not isinstance(validation.inr, data.StoredINR)
     assert all(torch.equal(a, b) for a, b in zip(stored.inr.tensors, whole.inr.tensors)) and torch.equal(stored.inr.to(torch.float64).flat(), whole.inr.to(torch.float64).flat())
+    assert stored.inr.to(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64 and stored.inr.to(torch.zeros(1)) is stored.inr is stored.inr.to(torch.float32)
     assert all(torch.allclose(a, b) for a, b in zip(vars(Statistics.of(stored.inr)).values(), vars(Statistics.of(whole.inr)).values()))
     both = large.joined("train", "test")
     assert torch.equal(both.inr.flat(), torch.cat([whole.inr.flat(), unkilled.split("test").inr.flat()])) and len(both.labels) == 132
@@ -740,6 +741,8 @@ def test_what_makes_no_data_set_is_refused(unkilled, tmp_path):
         "12 test images have the INRs of train images": dict(train=replace(test, ids=test.ids + 1), test=replace(test, ids=test.ids + 10**6)),
         "float32 INRs of one spec": dict(train=train, test=replace(test, inr=test.inr.to(torch.float64))),
         "of images of one size": dict(train=train, test=replace(test, sizes=(1, 1))),
+        "test holds INRs with NaN or infinite weights": dict(train=train, test=replace(test, inr=test.inr.map(lambda t: t * float("nan")))),
+        r"labels of test must lie in 0\.\.9, for there are 10 classes": dict(train=train, test=replace(test, labels=test.labels + 10)),
     }
     for message, splits in cases.items():
         with pytest.raises(ValueError, match=message):

@@ -11,6 +11,7 @@ from inrformer.data import INRDataset, build_dataset
 from inrformer.images import load_images
 from inrformer.inr import INRSpec
 from inrformer.interchange.hub import FILES, FolderHub, pull_dataset, pull_reader, push_dataset, push_reader, reader_card
+from inrformer.reader import load_reader
 from inrformer.runs import Run, open_run, run
 
 
@@ -102,9 +103,13 @@ def test_a_reader_comes_back_with_its_card(this, inrs, tmp_path):
     for part in ("library_name: inrformer", f"| test accuracy | {this.summary['test_accuracy']:.3f} |", 'pull_reader("me/reader")', "| widths | 2-4-4-1 |", "| steps | 5 |", "All came from one start: of INRs from another start it knows little or nothing"):
         assert part in card
     assert str(tmp_path) not in card + (place / "record.json").read_text()
+    pull_reader("me/reader", tmp_path / "mine", hub=shared)
+    with pytest.raises(ValueError, match="holds something else: name a folder of its own for me/reader"):
+        pull_reader("me/reader", this.folder, hub=shared)
     (place / "record.json").write_text("{}")
-    with pytest.raises(ValueError, match="model.safetensors is not what its record says"):
+    with pytest.raises(ValueError, match="me/reader: its model.safetensors is not what its record says"):
         pull_reader("me/reader", tmp_path / "mine", hub=shared)
+    assert torch.equal(load_reader(tmp_path / "mine" / "model.safetensors")(test), this.model(test)), "what was there stays"
     (this.folder / "summary.json").unlink()
     with pytest.raises(ValueError, match="is unfinished: a reader is given away with what it reached"):
         reader_card(this)

@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import zlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -207,6 +208,12 @@ def test_files_of_a_split_name_the_same_classes(first, second, tmp_path):
         load_images(tmp_path, "train")
 
 
+def test_a_table_without_a_label_is_named(tmp_path):
+    write_table(tmp_path / "some-train.parquet", images=pictures(3, 4, 4), labels=[None] * 3)
+    with pytest.raises(ValueError, match="no row of .*some-train.parquet has a label"):
+        load_images(tmp_path / "some-{split}.parquet", "train")
+
+
 def test_labels_that_are_ids_are_refused(tmp_path):
     for labels, names, said in (
         ([0, 1, 10_000_000], None, "x-train.parquet has 3 different labels, the largest 10000000: a label is the position of a class, 0, 1, 2, ..., and no id"),
@@ -289,6 +296,23 @@ def test_a_folder_of_pictures_is_split_by_what_is_in_them(tmp_path):
     put(tmp_path / "pets", "cat/4.png", grey[4])
     with pytest.raises(ValueError, match=r"dog/again.png and .*cat/4.png are the same file: a picture has one class"):
         load_images(tmp_path / "pets", "train")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right of their own there")
+def test_a_link_to_a_folder_is_a_folder_and_one_that_leads_back_is_not_entered(tmp_path):
+    for i, image in enumerate(pictures(12, 6, 7)):
+        put(tmp_path, f"{'real' if i % 3 == 2 else 'pets'}/{('cat', 'dog', 'elk')[i % 3]}/{i}.png", image)
+    (tmp_path / "pets" / "elk").symlink_to(tmp_path / "real" / "elk", target_is_directory=True)
+    (tmp_path / "pets" / "cat" / "all").symlink_to(tmp_path / "pets", target_is_directory=True)
+    train = load_images(tmp_path / "pets", "train")
+    assert train.classes == ("cat", "dog", "elk") and len(train) + len(load_images(tmp_path / "pets", "test")) == 12
+
+
+def test_a_split_in_the_folder_of_a_class_is_refused(tmp_path):
+    for i, image in enumerate(pictures(8, 6, 7)):
+        put(tmp_path, f"{('cat', 'dog')[i % 2]}/{('train', 'Test')[i // 4]}/{i}.png", image)
+    with pytest.raises(ValueError, match=r"cat/Test/4.png lies in Test in the folder of a class: splits come first, as in Test/cat/4.png"):
+        load_images(tmp_path, "train")
 
 
 def test_folders_of_pictures_say_the_split_and_the_class(tmp_path):

@@ -145,6 +145,10 @@ def test_imported_inrs_are_a_data_set_like_any_other(shown, digits, tmp_path):
     options = dict(convention="dws", name="digits", classes=tuple("0123456789"), images=images if shown else None)
     first = import_dataset(tmp_path / "set", files, labels, **options)
     import_dataset(tmp_path / "set", files, labels, **options)
+    if shown:
+        dimmed = {split: replace(some, images=some.images * 0.9) for split, some in images.items()}
+        with pytest.raises(ValueError, match="holds these INRs with the PSNR that they have of other images"):
+            import_dataset(tmp_path / "set", files, labels, **options | dict(images=dimmed))
     opened = INRDataset(tmp_path / "set")
     for name in ("train", "test"):
         split = opened.split(name)

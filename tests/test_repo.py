@@ -220,10 +220,10 @@ def test_make_refuses_an_unknown_parameter_before_anything_runs():
 
 
 def test_the_makefile_and_the_page_hold_no_second_list_of_fields():
-    from inrformer.config import kinds_of_fields
+    from inrformer.config import field_types
 
     words = set(re.findall(r"[A-Z_]{3,}", (ROOT / "Makefile").read_text()))
-    assert not {name for name in kinds_of_fields() if name.upper() in words} - {"hint", "dataset"}
+    assert not {name for name in field_types() if name.upper() in words} - {"hint", "dataset"}
     (cell,) = [c for c in json.loads((ROOT / "nbs" / "train.ipynb").read_text())["cells"] if "parameters" in c["metadata"].get("tags", [])]
     named = set(re.findall(r"^(\w+):", "".join(cell["source"]), re.MULTILINE))
-    assert named < set(kinds_of_fields()) and len(named) <= 12
+    assert named < set(field_types()) and len(named) <= 12

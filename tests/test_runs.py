@@ -331,6 +331,17 @@ def test_what_is_refused_takes_no_finished_run_with_it(cache):
     assert second.summary is not None
 
 
+def test_a_run_starts_from_one_of_its_own_images_and_of_no_others_of_their_name(cache):
+    for place, seed in (("mine", 0), ("others", 1)):
+        for i, image in enumerate(pictures(20, 8, 8, seed=seed)):
+            put(cache / place / "pets", f"{('cat', 'dog')[i % 2]}/{i}.png", image)
+    own = BASE | dict(reader="deepsets", n_train=16, n_test=4, val_parts=2, epochs=1)
+    first = run(own | dict(dataset=str(cache / "mine" / "pets")), out=cache)
+    assert run(own | dict(dataset=str(cache / "mine" / "pets"), epochs=2, start_from=first.folder.name), out=cache).summary
+    with pytest.raises(ValueError, match="was trained on other INRs"):
+        run(own | dict(dataset=str(cache / "others" / "pets"), epochs=3, start_from=first.folder.name), out=cache)
+
+
 def test_a_run_that_goes_on_elsewhere_says_so(cache, monkeypatch):
     this = run(SMALL, out=cache, stop=lambda: True)
     known = inrformer.runs.environment
@@ -361,6 +372,7 @@ def test_inrs_of_which_none_train_or_none_test_are_refused_at_once(missing, cach
 
 
 def test_source_is_the_syntax_of_what_a_run_uses(tmp_path, monkeypatch):
+    assert "inrformer.kinds.relu" in closure(("inrformer.kinds.perceptron",)) and "inrformer.kinds.mfn" in closure(("inrformer.kinds.gabor",))
     modules = closure((READERS["deepsets"].__module__, OBJECTIVES["classify"].__module__))
     assert {"inrformer.reader", "inrformer.inr", "inrformer.readers.deepsets"} <= modules
     assert not modules & {"inrformer.readers.inrformer", "inrformer.graph", "inrformer.data", "inrformer.records"}

@@ -16,7 +16,7 @@ from bench import CUBE, FOURIER, RELU, SIREN, inr_of, reader_of, seeded, siren_r
 from PIL import Image
 
 from inrformer import widgets
-from inrformer.app import LESSONS, Workbench
+from inrformer.app import TABS, Workbench
 from inrformer.editing import STEPS, EditBench, Learning
 from inrformer.figures import blank, fig_errors
 from inrformer.fitting import fit
@@ -450,7 +450,7 @@ def test_the_workbench_makes_a_panel_when_it_is_looked_at():
     assert "Equivariant" in errors.words.value
     bench.picker.image.value = 2
     assert errors.change.scene is bench.picker.scene and bench.panels["INR"].words.value == words
-    for name in LESSONS:
+    for name in TABS:
         assert bench.go(name).awake
     assert sum(panel.awake for panel in bench.panels.values()) == 1
     with pytest.raises(ValueError, match="permute"):
@@ -477,7 +477,7 @@ def test_a_first_source_that_cannot_be_opened_leaves_the_others():
 def test_names_of_classes_are_no_markup():
     reader = siren_reader().classify(["<img src=x onerror=alert(2)>", "<unk>"])
     bench = Workbench({"one": lambda: source_of(reader, 3, "<i>about</i>")})
-    for name in LESSONS:
+    for name in TABS:
         panel = bench.go(name)
         assert not re.search("<img|<unk|<i>about", panel.words.value + bench.picker.words.value), name
     assert "&lt;" in bench.picker.words.value

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_battery import EDITING
+from test_images import pictures, put
 
 from inrformer import runs
 from inrformer.config import config_from
@@ -18,8 +19,9 @@ from inrformer.inr import INR, INRSpec, init_inr, twin
 from inrformer.objectives.adapt import DOMAINS, Adapt, AdaptConfig, _undoing, corrupted
 from inrformer.objectives.regress import Regress, agreement, weight_statistics
 from inrformer.reader import READERS, Reader, seed_parameters
-from inrformer.runs import run
+from inrformer.runs import find_run, run
 from inrformer.splits import Split
+from inrformer.sweeps import sweep
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers
 from inrformer.zoo import build_zoo, draw_recipes, fit_classifiers, points_of, read_accuracies, right
@@ -211,7 +213,7 @@ def test_an_adaptation_begins_at_the_identity_and_goes_down(zoo, name):
         optimiser.zero_grad()
         losses[-1].backward()
         optimiser.step()
-    entropy, _ = task.tried(split.inr, task.images("train"), drawn)
+    entropy, _ = task.tried(split.inr, points_of(task.images("train"))[drawn], task.images("train").labels[drawn])
     assert losses[0].item() == pytest.approx(entropy.mean(dim=1).sum().item(), rel=1e-4) and losses[-1] < losses[0]
 
 
@@ -221,13 +223,35 @@ def test_a_run_adapts_unseen_classifiers_to_unseen_images(zoo, tmp_path):
     assert made.model.edit(zoo.split("test").inr).spec == SPEC
     assert made.summary["domain_digest"] and run(made.located, out=tmp_path).summary == made.summary
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(runs, "_brought_along", lambda objective: dict(domain_digest="of other pixels"))
+        patched.setattr(runs, "brought_along", lambda cfg: dict(domain_digest="of other pixels"))
         with pytest.raises(ValueError, match="is a run on other images named 'digits'"):
             run(made.located, out=tmp_path)
     json.dumps(made.summary, allow_nan=False)
     task, split = Adapt(AdaptConfig(domain_batch=32)), zoo.split("test")
     outputs = task.outputs(made.model, split)
     assert task.score(outputs, split) == pytest.approx({name.removeprefix("test_"): made.summary[name] for name in made.summary if name.startswith("test_") and name.removeprefix("test_") in task.score(outputs, split)}, abs=1e-4)
+
+
+def test_images_of_a_name_that_others_have_are_kept_apart(images, tmp_path, monkeypatch):
+    "Where the images that an objective asks about lie is kept, and neither a run nor a record of others of their name is taken for these."
+    for place, seed in (("mine", 0), ("others", 1)):
+        for i, image in enumerate(pictures(40, 8, 8, seed=seed)):
+            put(tmp_path / place / "pets", f"{('cat', 'dog')[i % 2]}/{i}.png", image)
+    folder = build_zoo(tmp_path / "zoo", *(load_images(tmp_path / "mine" / "pets", split) for split in ("train", "test")), INRSpec(widths=(64, 4, 2), kind="perceptron"), (8, 4), steps=(1, 2), rates=(1e-3, 1e-2), shares=(2, 9)).folder
+    row = dict(data=str(folder), objective="adapt", reader="dws", dim=2, depth=1, heads=0, epochs=1, batch_size=4, val_parts=4, domain_batch=4, protocol="custom")
+    (record,) = sweep([row | dict(domain_images=str(tmp_path / "mine" / "pets"))], "adapt", out=tmp_path / "runs", folder=tmp_path / "records")
+    assert find_run(record["run_id"], tmp_path / "runs").dataset.splits == ("train", "test")
+    with pytest.raises(ValueError, match="is of other images named 'pets' \\(its domain_digest differs\\)"):
+        sweep([row | dict(domain_images=str(tmp_path / "others" / "pets"))], "adapt", out=tmp_path / "runs", folder=tmp_path / "records")
+
+
+def test_a_zoo_is_refused_before_it_is_fitted(images, zoo, monkeypatch):
+    monkeypatch.setattr("inrformer.zoo.fit_classifiers", None)
+    with pytest.raises(ValueError, match="holds another data set, classifiers of digits: .*: choose another folder"):
+        build_zoo(zoo.folder, *images, SPEC, (60, 20), **HOW | dict(steps=(2, 41)))
+    for other in (replace(images[1], classes=images[1].classes[::-1]), replace(images[1], images=images[1].images[:, ::2])):
+        with pytest.raises(ValueError, match="both need the same classes, in one order, and images of one size"):
+            build_zoo(zoo.folder, images[0], other, SPEC, (60, 20), **HOW)
 
 
 def test_choices_look_at_images_that_are_held_back_and_at_no_other(zoo, monkeypatch):

@@ -142,7 +142,7 @@ def reader_card(this: Run) -> str:
     return f"---\n{head.to_yaml()}\n---\n" + CARD.format(
         reader=this.config.reader, dataset=numbers["dataset"], purpose=f"names what they show: {', '.join(this.model.classes)}" if classifies else f"was trained for the objective `{this.config.objective}`",
         meant="" if classifies else f"{cleandoc(OBJECTIVES[this.config.objective].__doc__)}\n\nMeasures are those of the objective. What it is made with besides the reader, such as a projector or a linear probe on its features, is not in this file.\n\n",
-        use="reader(inr).softmax(dim=1)" if classifies else "reader.edit(inr)" if any(name.startswith(("test_edit", "test_unadapted")) for name in numbers) else "reader(inr).sigmoid()" if this.model.classes else "reader.features(inr)", caveat=_caveat(this),
+        use=_use(this), caveat=_caveat(this),
         reached="\n".join(f"| {name} | {value} |" for name, value in reached.items()), fitted="\n".join(f"| {name} | {value} |" for name, value in fitted.items()), psnr=numbers["psnr"] or float("nan"),
     )
 
@@ -150,6 +150,14 @@ def reader_card(this: Run) -> str:
 def _recipe(this: Run) -> dict[str, Any]:
     "How the INRs were fitted, as far as is known."
     return recipe_of(this) if this.config.fit or "steps" in this.dataset.card else dict(fitted="elsewhere")
+
+
+def _use(this: Run) -> str:
+    "The call that gives what the reader was trained for."
+    if this.model.classes:
+        return "reader(inr).softmax(dim=1)" if this.config.objective == "classify" else "reader(inr).sigmoid()"
+    edits = any(name.startswith(("test_edit", "test_unadapted")) for name in this.summary)
+    return "reader.edit(inr)" if edits else "reader.features(inr)"
 
 
 def _caveat(this: Run) -> str:
@@ -202,8 +210,16 @@ def push_reader(this: Run, name: str, *, hub: Hub | None = None, private: bool =
 def pull_reader(name: str, folder: str | Path | None = None, *, hub: Hub | None = None) -> Reader:
     "Take a reader from others, into the cache unless a folder is given, and open it. Raises ConnectionError when the Hub refuses, and ValueError when it is not what its record says."
     place = Path(folder or cache_folder() / "readers" / name.replace("/", "--")).expanduser()
-    _pull(name, "model", place, hub)
-    path, known = place / "model.safetensors", read_json(place / "record.json")
-    if sha256(path) != known.get("files", {}).get(path.name):
-        raise ValueError(f"{shown(path)} is not what its record says: pull it again, or ask its owner")
-    return load_reader(path)
+    if place.is_dir() and any(place.iterdir()) and not (place / "record.json").is_file():
+        raise ValueError(f"{shown(place)} holds something else: name a folder of its own for {name}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
+        _pull(name, "model", there := Path(temporary) / place.name, hub)
+        path, known = there / "model.safetensors", read_json(there / "record.json")
+        if sha256(path) != known.get("files", {}).get(path.name):
+            raise ValueError(f"{name}: its {path.name} is not what its record says: pull it again, or ask its owner")
+        reader = load_reader(path)
+        if place.is_dir():
+            os.replace(place, Path(temporary) / "before")
+        os.replace(there, place)
+    return reader

@@ -63,6 +63,8 @@ def from_state_dict(
 ) -> INR:
     "The INR of a state dict, a batch of one, of coordinates (row, column). Raises ValueError when it is no SIREN of the convention."
     rule, omegas = convention_named(convention), [omega] if isinstance(omega, Real) else list(omega)
+    if not all(0 < one < float("inf") for one in omegas):
+        raise ValueError(f"omega must be positive and finite, in every layer, not {omega}")
     weights, biases = _layers(state, where, convention, names)
     spec = INRSpec(**dict(widths=(weights[0].shape[1], *map(len, biases)), omega=omegas[0]) | rule.spec | fields)
     if spec.kind != "siren":
@@ -223,13 +225,16 @@ def import_dataset(
     for split, paths in files.items():
         _check_labels(split, len(paths), [operator.index(label) for label in labels[split]], len(classes))
         inr = load_state_dicts(paths, convention, **fields).to(torch.float32)
-        shown = range(shift, shift + len(paths)) if ids is None else ids[split]
-        splits[split] = _split(inr, labels[split], convention, images and images[split], shown, split)
+        image_ids = range(shift, shift + len(paths)) if ids is None else ids[split]
+        splits[split] = _split(inr, labels[split], convention, images and images[split], image_ids, split)
         shift += len(paths)
-    return store_dataset(
+    made = store_dataset(
         folder, splits, images=name, classes=classes, image_range=convention_named(convention).image_range,
         origin=f"imported, {convention} convention", ids=images is not None or ids is not None,
     )
+    if images is not None and any(not torch.allclose(made.split(split).psnr, some.psnr) for split, some in splits.items()):
+        raise ValueError(f"{shown(made.folder)} holds these INRs with the PSNR that they have of other images: remove it, or choose another folder")
+    return made
 
 # %% ../../nbs/interchange/state_dicts.ipynb #dc26f3ea
 def import_table(
@@ -239,8 +244,11 @@ def import_table(
 ) -> INRDataset:
     "Store the networks that a table lists as a data set and open it. Raises ValueError naming the table for other columns, and as `import_dataset` does."
     table = Path(table).expanduser()
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{table} is no table of comma-separated text: {error}") from error
     if lacking := {"split", "file", "label"} - set(rows[0] if rows else ()):
         raise ValueError(f"{table} lacks the columns {sorted(lacking)}: needed is a line for each network, of its split (train, test or val), file and label")
     _check_rows(table, rows)

@@ -49,7 +49,7 @@ def start(spec: INRSpec, n: int, generator: torch.Generator | None) -> tuple[Ten
 
 # %% ../../nbs/kinds/gabor.ipynb #9ab0000d
 def check(spec: INRSpec) -> None:
-    "Raise ValueError for a spec that a network of waves would refuse, and for a distribution of widths that is none."
+    "Raise ValueError for a spec that a network of waves would refuse, and for an invalid distribution of widths."
     mfn.check(spec)
     for name in ("alpha", "beta"):
         if not 1e-6 < (value := dict(spec.options)[name]) < 1e6:

@@ -21,7 +21,7 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from ..images import Images, load_images
-from ..inr import INR
+from ..inr import INR, stream
 from ..objective import Mapper, Objective, ObjectiveConfig
 from .edit import EDITS, from_identity
 from ..reader import Reader
@@ -37,8 +37,8 @@ def _rotated(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
 
 
 def _noisy(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    "With normal noise of a third of the range; always the same for the same batch."
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    "With normal noise of a third of the range; always the same for the same batch, and another for another."
+    noise = torch.randn(image.shape, generator=stream(0, "noise", image.double().sum().item())).to(image)
     return (image + noise / 3).clamp(0, 1)
 
 
@@ -129,9 +129,8 @@ def attach(self: Adapt, reader: Reader) -> Reader:
 
 # %% ../../nbs/objectives/adapt.ipynb #a71d64e7
 @patch
-def tried(self: Adapt, inr: INR, images: Images, picks: Int[Tensor, "b q"]) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q"]]:
-    "Of every classifier and each of the images picked for it: the cross-entropy, and 1 where it is right."
-    x, y = points_of(images).to(inr.tensors[0])[picks], images.labels.to(picks.device)[picks]
+def tried(self: Adapt, inr: INR, x: Float[Tensor, "*b q p"], y: Int[Tensor, "b q"]) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b q"]]:
+    "Of every classifier and each of its images, or of images that all share: the cross-entropy, and 1 where it is right."
     logits = inr(x)
     return F.cross_entropy(logits.mT, y, reduction="none"), (logits.argmax(dim=2) == y).float()
 
@@ -145,7 +144,8 @@ def draw(self: Adapt, reader: Reader, split: Split, generator: torch.Generator) 
 @patch
 def loss(self: Adapt, reader: Reader, split: Split, drawn: Int[Tensor, "b q"]) -> dict[str, Tensor]:
     "`cross_entropy`, summed over the classifiers."
-    entropy, _ = self.tried(reader.edit(split.inr), self.images("train"), drawn.to(split.inr.device))
+    edited, images, picks = reader.edit(split.inr), self.images("train"), drawn.to(split.inr.device)
+    entropy, _ = self.tried(edited, points_of(images).to(edited.tensors[0])[picks], images.labels.to(picks.device)[picks])
     return dict(cross_entropy=entropy.mean(dim=1).sum())
 
 # %% ../../nbs/objectives/adapt.ipynb #b91cca89
@@ -180,8 +180,8 @@ def sides(self: Adapt, inr: INR, edited: INR) -> Float[Tensor, "b 2"]:
 def outputs(self: Adapt, reader: Reader, split: Split) -> Float[Tensor, "b 8"]:
     "Of every classifier, on images of the domain: its cross-entropy once edited; its accuracy edited, as it was, and behind the linear map; and what `sides` says, edited and behind the map."
     images, edited, undone = self.images(self.judges), reader.edit(split.inr), self.undone(split.inr)
-    picks = torch.arange(len(images), device=split.inr.device).expand(len(split), -1)
-    found = [[t.mean(dim=1).float() for t in self.tried(inr, images, picks)] for inr in (edited, split.inr, undone)]
+    x, y = points_of(images).to(edited.tensors[0]), images.labels.to(split.inr.device).expand(len(split), -1)
+    found = [[t.mean(dim=1).float() for t in self.tried(inr, x, y)] for inr in (edited, split.inr, undone)]
     return torch.cat([torch.stack([found[0][0], *(right for _, right in found)], dim=1), self.sides(split.inr, edited), self.sides(split.inr, undone)], dim=1)
 
 

@@ -55,6 +55,7 @@ class EditConfig(ObjectiveConfig):
     side: int = 16  # points along each side of the grid on which INRs are compared
 
     def check(self):
+        "Raise TypeError or ValueError for what cannot work."
         self.typed()
         self.one_of(change=tuple(EDITS))
         self.at_least(3, "side")

@@ -26,6 +26,7 @@ class ReconstructConfig(ObjectiveConfig):
     side: int = 16  # points along each side of the grid on which the picture is compared
 
     def check(self) -> None:
+        "Raise TypeError or ValueError for what cannot work."
         self.typed()
         self.at_least(2, "side")
 

@@ -7,7 +7,6 @@ __all__ = ['READER', 'MLPConfig', 'MLP']
 
 # %% ../../nbs/readers/mlp.ipynb #d8136908
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from fastcore.basics import patch
@@ -51,7 +50,7 @@ class MLP(Reader):
         if self.config.edits:
             self.change, self.rewrite = nn.Linear(self.width, spec.n_params), Rewrite(len(spec.layout))
         start = init_inr(spec, 1, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("reference", (canonicalize(start) if self.config.canonical else start).flat(), persistent=False)
+        self.register_buffer("reference", (canonicalize(start) if self.config.canonical else start).flat(), persistent=self.config.reorder == "align")
 
 # %% ../../nbs/readers/mlp.ipynb #d30d9c86
 @patch(as_prop=True)
@@ -73,6 +72,16 @@ def order(self: MLP, inr: INR) -> Permutation:
         return align(*units)
     numbers = (t.detach().double().sum().item() for t in (inr.flat(), self.mlp[0].weight))
     return random_permutation(self.spec, len(inr), generator=stream(0, "order", *numbers))
+
+
+@patch
+def meet(self: MLP, inr: INR) -> None:
+    "Take the reference from training INRs: some thousand at most, evenly spaced, in the order of their first, and their mean; twice more in the order of that."
+    if self.config.reorder == "align":
+        some = Reader.prepare(self, inr[:: -(-len(inr) // 1000)])
+        self.reference.copy_(some[:1].flat())
+        for _ in range(3):
+            self.reference.copy_(permute(some, self.order(some)).flat().mean(dim=0, keepdim=True))
 
 
 @patch

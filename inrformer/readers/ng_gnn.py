@@ -68,7 +68,7 @@ class Messages(nn.Module):
 
 # %% ../../nbs/readers/ng_gnn.ipynb #0b88f355
 def principal(messages: Sequence[Float[Tensor, "b n _ d"]]) -> Float[Tensor, "b n f"]:
-    "Mean, minimum, maximum and standard deviation over the third axis of all of them together, and the same amplified by log(count + 1), in units of that of sixteen."
+    "Mean, minimum, maximum and standard deviation over the third axis of all of them together, and the same amplified by log(count + 1), in units of that of sixteen (Corso et al. 2020)."
     count = sum(m.shape[2] for m in messages)
     mean, square = (sum(part.sum(dim=2) for part in parts) / count for parts in (messages, [m.square() for m in messages]))
     low, high = torch.stack([m.amin(dim=2) for m in messages]).amin(dim=0), torch.stack([m.amax(dim=2) for m in messages]).amax(dim=0)

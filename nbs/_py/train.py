@@ -125,7 +125,7 @@ if training.psnr.isfinite().any():
 #| fig-alt: "Curves against the epoch: the cross-entropy of training and of validation, the crop error where there is one, and the validation accuracy, unless all images train."
 history = pd.DataFrame(this.history).set_index("epoch").dropna(axis=1, how="all")
 wanted = {"cross-entropy": ["cross_entropy", "val_cross_entropy"], "crop error (MSE)": ["crop_error"], "validation accuracy": ["val_accuracy"]}
-panels = {name: history[[c for c in columns if c in history]] for name, columns in wanted.items() if set(columns) & set(history)}
+panels = {name: history[[c for c in columns if c in history]] for name, columns in wanted.items() if set(columns) & set(history)} or {"as measured": history.drop(columns="lr", errors="ignore")}
 fig, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), squeeze=False)
 for ax, (name, curves) in zip(axes[0], panels.items()):
     curves.plot(ax=ax, ylabel=name, marker=".", legend=len(curves.columns) > 1)
@@ -141,14 +141,15 @@ fig.tight_layout()
 #| label: fig-confusion
 #| fig-cap: "Labels and what the reader says, in numbers of test INRs."
 #| fig-alt: "Confusion matrix: a heat map of counts, one row for each label and one column for each answer, largest on the diagonal."
-labels, said = (torch.tensor(record["answers"]["test"][name]) for name in ("labels", "answers"))
-shown = torch.arange(len(classes)) if len(classes) <= 300 else torch.cat([labels, said]).unique()
-counts = torch.zeros(len(shown), len(shown), dtype=torch.int64).index_put_((torch.searchsorted(shown, labels), torch.searchsorted(shown, said)), torch.tensor(1), accumulate=True)
-named = [classes[k] for k in shown.tolist()]
-confusion = pd.DataFrame(counts.numpy(), index=named, columns=named)
-fig, ax = plt.subplots(figsize=(5.5, 4.5) if len(shown) <= 30 else (8, 7))
-sns.heatmap(confusion, annot=len(shown) <= 30, fmt="d", cmap="cividis", ax=ax, cbar=len(shown) > 30)
-ax.set(xlabel=f"{cfg.reader} says", ylabel="label");
+if trained.classes:
+    labels, said = (torch.tensor(record["answers"]["test"][name]) for name in ("labels", "answers"))
+    shown = torch.arange(len(classes)) if len(classes) <= 300 else torch.cat([labels, said]).unique()
+    counts = torch.zeros(len(shown), len(shown), dtype=torch.int64).index_put_((torch.searchsorted(shown, labels), torch.searchsorted(shown, said)), torch.tensor(1), accumulate=True)
+    named = [classes[k] for k in shown.tolist()]
+    confusion = pd.DataFrame(counts.numpy(), index=named, columns=named)
+    fig, ax = plt.subplots(figsize=(5.5, 4.5) if len(shown) <= 30 else (8, 7))
+    sns.heatmap(confusion, annot=len(shown) <= 30, fmt="d", cmap="cividis", ax=ax, cbar=len(shown) > 30)
+    ax.set(xlabel=f"{cfg.reader} says", ylabel="label")
 
 # %% [markdown]
 # ## Beside it
@@ -192,14 +193,15 @@ def logits_of(reader, inr):
         return torch.cat([reader(inr[i : i + 256]) for i in tqdm(range(0, len(inr), 256), desc="reading", delay=10)])
 
 
-shuffle = torch.Generator().manual_seed(0)
-permuted = permute(test.inr, random_permutation(test.inr.spec, len(test), generator=shuffle))
-invariance = invariance_error(copy.deepcopy(trained).double(), test.inr[:64], generator=shuffle)
-verdict = "" if invariance < 1e-10 else ", more than rounding: diverged weights and high frequencies amplify it" if trained.invariant else ": it sees the order of neurons"
-several = len(training.labels[:10_000].unique()) > 1  # one class leaves nothing to tell apart
-readers = {cfg.reader: trained} | ({"scikit-learn's logistic regression on flat weights": fit_flat(training[:10_000], classes)} if several else {})
-found = {name: {how: accuracy(logits_of(reader, inr), test.labels) for how, inr in (("as fitted", test.inr), ("neurons permuted", permuted))} for name, reader in readers.items()}
-display(f"relative change of the logits under permutation, float64: {invariance:.1e}{verdict}", pd.DataFrame(found).T.round(4))
+if trained.classes:
+    shuffle = torch.Generator().manual_seed(0)
+    permuted = permute(test.inr, random_permutation(test.inr.spec, len(test), generator=shuffle))
+    invariance = invariance_error(copy.deepcopy(trained).double(), test.inr[:64], generator=shuffle)
+    verdict = "" if invariance < 1e-10 else ", more than rounding: diverged weights and high frequencies amplify it" if trained.invariant else ": it sees the order of neurons"
+    several = len(training.labels[:10_000].unique()) > 1  # one class leaves nothing to tell apart
+    readers = {cfg.reader: trained} | ({"scikit-learn's logistic regression on flat weights": fit_flat(training[:10_000], classes)} if several else {})
+    found = {name: {how: accuracy(logits_of(reader, inr), test.labels) for how, inr in (("as fitted", test.inr), ("neurons permuted", permuted))} for name, reader in readers.items()}
+    display(f"relative change of the logits under permutation, float64: {invariance:.1e}{verdict}", pd.DataFrame(found).T.round(4))
 
 # %% [markdown]
 # ## The record

@@ -149,10 +149,10 @@ class Run:
         if not (self.folder / "summary.json").exists():
             return None, {}
         numbers = self._json("summary.json", again := "remove it, and the run is measured again")
-        seal = numbers.pop("seal", None) if isinstance(numbers, dict) else {}
+        seal = numbers.pop("seal", None) if isinstance(numbers, dict) else "nothing"
         if seal is None:
             return numbers, {}
-        if not isinstance(seal, dict) or seal.get("digest") != _seal_of(numbers, seal.get("files")):
+        if not isinstance(seal, dict) or seal.get("digest") != _seal_of(numbers, seal.get("files", {})):
             raise ValueError(f"{shown(self.folder / 'summary.json')} is not what was written: {again}")
         return numbers, seal["files"]
 
@@ -321,7 +321,7 @@ def run(
     experiment: str | None = None,  # folder under `out`; the protocol's name unless given
     out: str | Path | None = None,  # where runs live; `runs` in the project unless given
     progress: bool = False,  # show progress bars
-    again: bool = False,  # run it even though it is done, after a change of the source; one that is not done goes on where its source allows it
+    again: bool = False,  # run it even though it is done, after a change of the source, and keep the one that is done as .ID.before until then; one that is not done goes on where its source allows it
     stop: Callable[[], bool] = lambda: False,  # asked after every epoch, of which there is at least one: stop here, to be resumed later?
     compiled: bool = False,  # translate the step into machine code of its own first (torch.compile, which needs a C++ compiler): numbers differ by rounding
 ) -> Run:
@@ -411,13 +411,19 @@ def _run(this: Run, images: tuple[Images, Images] | None, progress: bool, again:
     "Work on a run, alone."
     workers = Workers(this.config.train.device, this.config.train.precision)
     first = _first_reader(this, dict(images_digest=images_digest(images)) if images else {}) if this.config.start_from else None
+    before = this.folder.with_name(f".{this.folder.name}.before")
     with _alone(this.folder):
         if is_main():
+            if again and this.summary is not None:
+                remove(before)
+                os.replace(this.folder, before)
             left = [this.folder] if again and _is_over(this) else this.folder.glob(".*.tmp")
             for path in (*left, *this.folder.parent.glob(f"..{this.folder.name}.worker.*.tmp")):
                 remove(path)
         if agreed(this.summary is None):
             _work(this, first, images, workers, progress, stop, compiled)
+        if is_main() and this.summary is not None:
+            remove(before)
 
 
 def _is_over(this: Run) -> bool:
@@ -690,7 +696,7 @@ def summarize(cfg: RunConfig, dataset: INRDataset, reader: Reader, state: dict[s
 # %% ../nbs/14_runs.ipynb #1cd606b2
 def finished_runs(out: str | Path | None = None) -> list[Path]:
     "The folders of finished runs; the one that was run, or shown again, last comes last."
-    return sorted((path.parent for path in runs_folder(out).glob("*/*/summary.json")), key=lambda folder: folder.stat().st_mtime_ns)
+    return sorted((path.parent for path in runs_folder(out).glob("*/[!.]*/summary.json")), key=lambda folder: folder.stat().st_mtime_ns)
 
 
 def last_run(out: str | Path | None = None) -> Run:

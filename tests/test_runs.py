@@ -322,6 +322,17 @@ def test_a_run_made_anew_goes_on_where_it_was_stopped(cache, monkeypatch):
     assert run(SMALL, out=cache, again=True).history == first.history
 
 
+def test_a_finished_run_is_kept_until_it_has_been_made_again(cache):
+    first = run(SMALL, out=cache)
+    numbers = json.loads((first.folder / "summary.json").read_text())
+    before = first.folder.with_name(f".{first.folder.name}.before")
+    assert run(SMALL, out=cache, again=True, stop=lambda: True).summary is None
+    assert json.loads((before / "summary.json").read_text()) == numbers
+    with pytest.raises(FileNotFoundError, match="no finished run yet"):
+        last_run(cache)
+    assert run(SMALL, out=cache).summary["test_accuracy"] == numbers["test_accuracy"] and not before.exists()
+
+
 def test_what_is_refused_takes_no_finished_run_with_it(cache):
     first = run(SHORT, out=cache)
     second = run(SHORT | dict(epochs=2, start_from=first.folder.name), out=cache)
@@ -593,6 +604,12 @@ def test_papermill_without_an_output_path_writes_the_notebook_to_its_output(cach
     text = "".join(str(o.get("data", {}).get("text/plain", "")) for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
     assert "parameters" in text and str(found["parameters"]) in text
     assert pictures_of(notebook) >= 4
+
+
+def test_the_page_of_a_reader_that_names_nothing_ends(cache):
+    done = papermill(*parameters(BASE | dict(n_train=300, n_test=64, epochs=1, reader="deepsets", objective="contrast")), cache=cache)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert pictures_of(nbformat.reads(done.stdout, 4)) >= 3
 
 
 @pytest.mark.slow

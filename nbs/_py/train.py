@@ -169,7 +169,7 @@ beside.assign(row=beside["row"].map(plain_name), run=["this run" if row == cfg.r
 #| label: fig-crops
 #| fig-cap: "What the reader shows of eight crops, and the crops."
 #| fig-alt: "Two rows of eight small pictures, for a reader that can be hinted: crops as it shows them above, each with its PSNR in dB, and as the input INR shows them below."
-if hasattr(trained, "crop") and cfg.task.aux and test.inr.spec.coordinates == 2:
+if hasattr(trained, "crop") and getattr(cfg.task, "aux", False) and test.inr.spec.coordinates == 2:
     points = trained.build.whole
     crops = draw_crops(len(few), points, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -20,7 +20,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any, TextIO
 
-from .answers import caveat, classify, form_of
+from .answers import caveat, classify, image_shape_of
 from .config import PROTOCOLS, config_from, flat, identity, parse_fields, run_id
 from .data import build_dataset, count_shards, parse_part, parse_spec
 from .demo import CONTROLS, pack_demo
@@ -233,7 +233,7 @@ def classify_command(options: dict[str, Any]) -> None:
     """
     this = find_run(options["run"], options["out"]) if options["run"] else last_run(options["out"])
     found = classify(this, options["images"], invert=options["invert"], device=options["device"])
-    shares = {path: share_seen(path, form_of(this)) for path in options["images"]}
+    shares = {path: share_seen(path, image_shape_of(this)) for path in options["images"]}
     for path, psnr, probabilities in zip(options["images"], found.psnr.tolist(), found.probabilities):
         top = ", ".join(f"{found.classes[i]} {probabilities[i]:.3f}" for i in probabilities.argsort(descending=True)[:3].tolist())
         say(f"{path}: {top} (INR at {psnr:.1f} dB; those of the run have {this.summary['psnr']:.1f})")

@@ -445,6 +445,7 @@ def fig_attention(
     spec: INRSpec,
     layer: int,  # of the neuron that listens, 0..L
     place: int,  # of that neuron in its layer
+    *,
     order: Permutation | None = None,  # which neuron came to each place; numbers the neurons
 ) -> go.Figure:
     "The attention of one neuron over the neurons that it hears, a row for each block and head, a map for each layer."

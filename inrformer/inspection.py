@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'FLAT', 'render', 'walk', 'transposition', 'fewest_transpositions', 'ways_through', 'twins', 'between',
            'losses', 'barrier', 'exact', 'read', 'logits_of', 'class_named', 'stage_errors', 'first_break', 'variant',
-           'answers', 'accuracies', 'attention', 'hint_at', 'crops', 'Scene', 'Change', 'Source', 'demo_source',
+           'logits_of_all', 'accuracies', 'attention', 'hint_at', 'crops', 'Scene', 'Change', 'Source', 'demo_source',
            'run_source', 'sources', 'readers_beside', 'editors_beside']
 
 # %% ../nbs/18_inspection.ipynb #02a53398
@@ -246,7 +246,7 @@ FLAT = "logistic regression on flat weights"  # what stands beside a reader, for
 
 # %% ../nbs/18_inspection.ipynb #02295be7
 @_remembered
-def answers(reader: Reader, inrs: INR) -> Float[Tensor, "b classes"]:
+def logits_of_all(reader: Reader, inrs: INR) -> Float[Tensor, "b classes"]:
     "Logits of many INRs, in the reader's own precision."
     inrs = inrs.to(reader.mean.dtype)
     with torch.inference_mode():
@@ -260,7 +260,7 @@ def accuracies(
     steps: list[Permutation],  # of a walk with one way for each INR
 ) -> Iterator[tuple[int, float, float]]:
     "Transpositions made, accuracy of the reader, accuracy of the other; after 0, 1, 2, 4, 8, ... and all steps."
-    reader, last, read_once = copy.deepcopy(reader).float().eval(), len(steps) - 1, answers.__wrapped__  # nobody asks about these INRs again
+    reader, last, read_once = copy.deepcopy(reader).float().eval(), len(steps) - 1, logits_of_all.__wrapped__  # nobody asks about these INRs again
     for count in sorted({0, last, *(2**k for k in range(last.bit_length()))}):
         moved = permute(test.inr, steps[count])
         yield count, accuracy(read_once(reader, moved), test.labels), accuracy(read_once(flat, moved), test.labels)

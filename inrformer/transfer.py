@@ -50,6 +50,7 @@ def _right(reader: Reader, inr: INR, images: Images) -> pd.Series:
 def at_widths(
     this: Run,  # finished, of a reader that classifies, and that fits its INRs
     hidden: Iterable[str],  # hidden widths to try, as "16-16"
+    *,
     device: str | None = None,  # where INRs are fitted
 ) -> pd.DataFrame:
     """A row for each width (`hidden`): what the reader `reads`, `numbers` of an INR, mean `psnr` in dB, how many `images`, and the accuracy on the run's test images as INRs of that width, with the reader's own statistics and with those of these INRs.

@@ -1021,7 +1021,7 @@ def tell(self: AttentionBench) -> str:
 def draw(self: AttentionBench) -> None:
     change, (layer, k) = self.change, self.neuron.value
     self.network.show(fig_network, change.after, order=change.perm, marked=[(layer, k)])
-    self.heat.show(fig_attention, attention(change.scene.reader, change.after), change.after.spec, layer, self._place, change.perm)
+    self.heat.show(fig_attention, attention(change.scene.reader, change.after), change.after.spec, layer, self._place, order=change.perm)
 
 # %% ../nbs/20_widgets.ipynb #212df85e
 @patch

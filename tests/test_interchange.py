@@ -14,7 +14,7 @@ from inrformer.data import INRDataset
 from inrformer.fitting import fit
 from inrformer.images import Images, load_images
 from inrformer.inr import INR, INRSpec, init_inr, pixel_grid
-from inrformer.interchange.state_dicts import CONVENTIONS, from_state_dict, import_dataset, load_state_dicts, measure, save_state_dicts, to_state_dict
+from inrformer.interchange.state_dicts import CONVENTIONS, from_state_dict, import_dataset, load_state_dicts, psnr_of_pixels, save_state_dicts, to_state_dict
 
 WIDTHS = [(2, 7, 1), (2, 9, 8, 3), (2, 6, 5, 4, 3)]
 
@@ -111,7 +111,7 @@ def test_an_imported_image_stands_upright(convention, dtype, tmp_path):
     images = dict(train=Images(shown.unflatten(0, (n, n))[None], torch.tensor([0]), torch.tensor([0]), ("a",), "shown"))
     inr = load_state_dicts([tmp_path / "0.pth"], convention, omega=5.0)
     turned = Images(images["train"].images.transpose(1, 2), torch.tensor([0]), torch.tensor([0]), ("a",), "turned")
-    assert inr.dtype == dtype and measure(inr, images["train"], convention) > 80 and measure(inr, turned, convention) < 40
+    assert inr.dtype == dtype and psnr_of_pixels(inr, images["train"], convention) > 80 and psnr_of_pixels(inr, turned, convention) < 40
     files, labels = {name: [tmp_path / "0.pth"] for name in images}, {name: [0] for name in images}
     imported = import_dataset(tmp_path / "set", files, labels, convention=convention, omega=5.0, name="shown", classes=("a",), images=images).split("train")
     assert imported.inr.dtype == torch.float32 and torch.equal(imported.inr.flat(), inr.flat().float()) and imported.psnr > 80
@@ -155,7 +155,7 @@ def test_imported_inrs_are_a_data_set_like_any_other(shown, digits, tmp_path):
     for name in ("train", "test"):
         split = opened.split(name)
         assert torch.equal(split.inr.flat(), load_state_dicts(files[name], "dws").flat()) and split.labels.tolist() == labels[name]
-        assert torch.equal(split.psnr, measure(split.inr, images[name], "dws")) if shown else split.psnr.isnan().all()
+        assert torch.equal(split.psnr, psnr_of_pixels(split.inr, images[name], "dws")) if shown else split.psnr.isnan().all()
         again = save_state_dicts(split.inr, tmp_path / name, "dws")
         assert [torch.load(p, weights_only=True).keys() for p in again] == [torch.load(p, weights_only=True).keys() for p in files[name]]
     assert opened.card["digest"] == first.card["digest"] and opened.card["image_range"] == [0, 1] and opened.spec.offset == 0.5
@@ -330,5 +330,5 @@ def test_quality_is_measured_some_at_a_time():
     seen, evaluate = [], INR.__call__
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(INR, "__call__", lambda self, coords: seen.append(len(self)) or evaluate(self, coords))
-        assert len(measure(inr, images, "nfn")) == 70
+        assert len(psnr_of_pixels(inr, images, "nfn")) == 70
     assert max(seen) <= 32 and sum(seen) == 70

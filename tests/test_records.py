@@ -13,7 +13,7 @@ from inrformer.config import config_from, flat, from_json, identity, run_id
 from inrformer.files import json_text, write_json, write_lines
 from inrformer.objectives.regress import concordance
 from inrformer.records import (
-    Paired, counted, effects, find_record, holm, is_stale, judged, measure, of_images, of_seeds, paired, record_of, records, results, right, rivals, row_name, runs_of, stale, table, unseen, write_record,
+    Paired, counted, effects, find_record, holm, is_stale, judged, measure, variance_of_images, variance_of_seeds, paired, record_of, records, results, right, rivals, row_name, runs_of, stale, table, unseen, write_record,
 )
 from inrformer.runs import Run, source_digest
 
@@ -299,13 +299,13 @@ def test_holm_is_what_one_works_out_by_hand():
 def test_what_seeds_and_images_vary_is_what_one_works_out_by_hand():
     "Effects 0, .5 and 1: variance .25. A second row that moves as the first does tells nothing new; one that does not move halves the variance, and shares a half of it."
     one, still = pd.DataFrame([[0.0, 0], [1, 0], [1, 1]]), pd.DataFrame([[1.0, 0]] * 3)
-    assert of_seeds([one]) == pytest.approx((0.25, 2)) == of_seeds([one, one]) == of_seeds([one, one[:1], one[:0]])
-    assert of_seeds([one, still]) == pytest.approx((0.125, 1 / (0.5**2 / 2 + 0.5**2 / 4)))
-    assert of_seeds([still]) == (0, 2) and of_seeds([one[:1]]) == (0, np.inf)
+    assert variance_of_seeds([one]) == pytest.approx((0.25, 2)) == variance_of_seeds([one, one]) == variance_of_seeds([one, one[:1], one[:0]])
+    assert variance_of_seeds([one, still]) == pytest.approx((0.125, 1 / (0.5**2 / 2 + 0.5**2 / 4)))
+    assert variance_of_seeds([still]) == (0, 2) and variance_of_seeds([one[:1]]) == (0, np.inf)
     images = pd.DataFrame([[0.0, 1.0, 2.0, 1.0]] * 2)
-    assert of_images(images) == pytest.approx((2 / 3 / 4, 0)) and of_images(images[:1]) == pytest.approx((2 / 3 / 4, 0)), "seeds that agree on every image"
+    assert variance_of_images(images) == pytest.approx((2 / 3 / 4, 0)) and variance_of_images(images[:1]) == pytest.approx((2 / 3 / 4, 0)), "seeds that agree on every image"
     apart = pd.DataFrame([[1.0, -1.0], [-1.0, 1.0]])
-    assert of_images(apart) == pytest.approx((0, 4 / 2)), "all of it is of seed and image together: 4 of it over one degree of freedom"
+    assert variance_of_images(apart) == pytest.approx((0, 4 / 2)), "all of it is of seed and image together: 4 of it over one degree of freedom"
 
 
 def test_what_was_asked_first_is_not_corrected():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONVENTIONS', 'Convention', 'convention_named', 'from_state_dict', 'load_state_dicts', 'to_state_dict',
-           'save_state_dicts', 'import_dataset', 'import_table', 'measure']
+           'save_state_dicts', 'import_dataset', 'import_table', 'psnr_of_pixels']
 
 # %% ../../nbs/interchange/state_dicts.ipynb #03662fc2
 import csv
@@ -297,7 +297,7 @@ def _split(inr: INR, labels: Sequence[SupportsIndex], convention: str, images: I
     start = torch.full((len(inr),), -1)
     if images is None:
         return Split(inr, _whole(labels), _whole(ids), torch.full((len(inr),), torch.nan), start)
-    quality, (height, width) = measure(inr, images, convention), images.images.shape[1:3]
+    quality, (height, width) = psnr_of_pixels(inr, images, convention), images.images.shape[1:3]
     _check_shown(split, _whole(labels), images, quality)
     return Split(inr, _whole(labels), images.ids, quality, start, (height, width))
 
@@ -317,7 +317,7 @@ def _whole(numbers: Sequence[SupportsIndex]) -> Int[Tensor, "b"]:
     return torch.tensor([operator.index(i) for i in numbers], dtype=torch.int64)
 
 # %% ../../nbs/interchange/state_dicts.ipynb #0c300748
-def measure(inr: INR, images: Images, convention: str) -> Float[Tensor, "b"]:
+def psnr_of_pixels(inr: INR, images: Images, convention: str) -> Float[Tensor, "b"]:
     "The PSNR of imported INRs in dB, on the [-1, 1] range; some at a time, so that memory holds them."
     if len(images) != len(inr):
         raise ValueError(f"{len(inr)} INRs need as many images, not {len(images)}")

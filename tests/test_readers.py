@@ -270,3 +270,23 @@ def test_the_released_graph_network_does_not_learn_to():
 def test_editors_learn_a_random_layer_of_linear_maps(name, steps):
     reader, test = trained(editor(name), mixed, steps=steps, lr=2e-2), init_inr(TINY, 200, generator=seeded(99))
     assert missed(reader, test, mixed) < 0.5 * beyond_scaling(reader, test, mixed)
+
+
+def test_an_aligned_mlp_orders_neurons_as_in_the_mean_of_what_trains_it(tmp_path):
+    spec, seeded = INRSpec(widths=(2, 6, 5, 1)), torch.Generator().manual_seed(0)
+    inr = init_inr(spec, 60, generator=seeded)
+    reader = READERS["mlp"](spec, READERS["mlp"].Config(reorder="align"), Statistics.of(inr)).classify(["a", "b"]).eval()
+    before = reader.reference.clone()
+
+    def apart():
+        return (reader.prepare(inr).flat() - reader.reference).square().sum().item()
+
+    first = apart()
+    reader.meet(inr)
+    assert apart() < 0.7 * first and not torch.equal(reader.reference, before)
+    save_reader(reader, tmp_path / "mlp.safetensors")
+    again = load_reader(tmp_path / "mlp.safetensors")
+    assert torch.equal(again.reference, reader.reference) and torch.equal(again(inr), reader(inr))
+    plain = READERS["mlp"](spec, None, Statistics.of(inr))
+    plain.meet(inr)
+    assert "reference" not in plain.state_dict()

@@ -38,7 +38,7 @@ from .inr import KINDS, INRSpec, Statistics
 from .objective import OBJECTIVES, Objective
 from .reader import READERS, Reader, load_reader, save_reader, seed_parameters
 from .rendered import rendered, swap_test
-from .splits import Split
+from .splits import Split, held_out
 from .symmetry import invariance_error, permute, random_permutation
 from .training import Workers, agreed, branch_epoch, copy_checkpoint, is_main, train
 
@@ -334,7 +334,7 @@ def run(
     if compiled:
         check_compiler()
     images = None if cfg.fit is None else cfg.inputs.load()
-    _check_splits(cfg)
+    _check_splits(cfg, images)
     _check_classes(cfg, images)
     this = Run(runs_folder(out) / (experiment or cfg.protocol) / run_id(cfg), cfg)
     if this.summary is None or again:
@@ -353,8 +353,10 @@ def run(
     return this
 
 
-def _check_splits(cfg: RunConfig) -> None:
-    "Raise ValueError for a folder of INRs of which none train, or none test."
+def _check_splits(cfg: RunConfig, images: tuple[Images, Images] | None) -> None:
+    "Raise ValueError for a folder of INRs of which none train, or none test, and for images of which no such part can validate."
+    if images is not None and not cfg.inputs.final:
+        held_out(images[0].ids, parts=cfg.inputs.val_parts, part=cfg.inputs.val_part)
     there = None if cfg.fit else read_card(cfg.inputs.data)["inrs"]
     if there is not None and (missing := {"train", "test"} - there.keys()):
         raise ValueError(f"{cfg.inputs.data} has the splits {sorted(there)}, and a run needs INRs that train and INRs that test: {' and '.join(sorted(missing))} are missing")

@@ -333,6 +333,13 @@ def test_a_finished_run_is_kept_until_it_has_been_made_again(cache):
     assert run(SMALL, out=cache).summary["test_accuracy"] == numbers["test_accuracy"] and not before.exists()
 
 
+def test_parts_of_which_none_can_validate_are_refused_before_the_fit(cache, monkeypatch):
+    monkeypatch.setattr(inrformer.runs, "fit_dataset", None)
+    for changes, said in ((dict(val_parts=97), "96 images cannot be cut into 97 parts"), (dict(val_part=5), "val_part must be one of")):
+        with pytest.raises(ValueError, match=said):
+            run(SMALL | dict(test_init="same") | changes, out=cache)
+
+
 def test_what_is_refused_takes_no_finished_run_with_it(cache):
     first = run(SHORT, out=cache)
     second = run(SHORT | dict(epochs=2, start_from=first.folder.name), out=cache)

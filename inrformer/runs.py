@@ -334,8 +334,8 @@ def run(
     if compiled:
         check_compiler()
     images = None if cfg.fit is None else cfg.inputs.load()
-    _check_splits(cfg, images)
     _check_classes(cfg, images)
+    _check_splits(cfg, images)
     this = Run(runs_folder(out) / (experiment or cfg.protocol) / run_id(cfg), cfg)
     if this.summary is None or again:
         try:

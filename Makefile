@@ -41,10 +41,10 @@ results: $(READY)  ## execute the pages that show records again, after new ones
 	$(MAKE) readme
 
 lab: $(READY)  ## open the workbench, and the other notebooks, in JupyterLab
-	$(BIN)/jupyter-lab nbs/workbench.ipynb --FileContentsManager.pre_save_hook=inrformer.saving.forget_widgets
+	$(BIN)/python -m inrformer workbench
 
 app: $(READY)  ## serve the workbench alone, as an app on this machine
-	$(BIN)/voila nbs/workbench.ipynb --Voila.ip=127.0.0.1 --token
+	$(BIN)/python -m inrformer workbench --app
 
 figures: $(READY)  ## write figures/fig_*.png and figures/steps.html (needs Chromium)
 	$(BIN)/python -m inrformer figures

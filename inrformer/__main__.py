@@ -23,7 +23,7 @@ from typing import Any, TextIO
 from .answers import caveat, classify, image_shape_of
 from .config import PROTOCOLS, config_from, flat, identity, parse_fields, run_id
 from .data import build_dataset, count_shards, parse_part, parse_spec
-from .demo import CONTROLS, pack_demo
+from .demo import BESIDE_DEMO, pack_demo
 from .files import relative, shown
 from .fitting import INIT_POLICIES
 from .images import Data, Images, load_images, share_seen
@@ -312,7 +312,7 @@ def tell(this: Run) -> None:
 
 def demo_command(options: dict[str, Any]) -> None:
     "Train the model that ships with the package again, record it and pack it."
-    this, *controls = (run(EXPERIMENTS["digits"][0] | row, out=options["out"], progress=True) for row in ({}, *(dict(reader=name) for name in CONTROLS)))
+    this, *controls = (run(EXPERIMENTS["digits"][0] | row, out=options["out"], progress=True) for row in ({}, *(dict(reader=name) for name in BESIDE_DEMO)))
     write_record(record_of(this), "digits")
     pack_demo(this, controls)
 
@@ -369,7 +369,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError, Refused) as error:
         parser.exit(2, f"{parser.prog} {name}: error: {relative(str(error)) or type(error).__name__}\n")
     except ModuleNotFoundError as error:
-        parser.exit(2, f"{parser.prog} {name}: error: " + (f"{error.name} is not installed: pip install 'inrformer[lab]'" if error.name else str(error)) + "\n")
+        parser.exit(2, f"{parser.prog} {name}: error: " + (f"{error.name} is not installed: pip install '.[lab]'" if error.name else str(error)) + "\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog} {name}: stopped; the same command goes on\n")
 

@@ -14,7 +14,7 @@ import traitlets
 from fastcore.basics import patch
 
 from .editing import EditBench
-from .inspection import Source
+from .inspection import Scene, Source
 from .gallery import Gallery
 from .own import OwnBench
 from .pairs import PairBench
@@ -131,11 +131,19 @@ def as_code(self: Workbench) -> str:
     picker = self.picker
     lines = ["import torch", "", "from inrformer.app import Workbench", "from inrformer.symmetry import Permutation", "", "bench = Workbench()", f"bench.picker.source.value = {picker.source.value!r}",
              f"bench.picker.image.value, bench.picker.start.value = {picker.image.value}, {picker.start.value}"]
-    for name, panel in self.panels.items():
-        left = isinstance(panel, OwnBench) and panel.scene is not picker.scene
+    for name in filter(self.panels.__contains__, TABS):
+        panel = self.panels[name]
+        left = isinstance(panel, OwnBench) and panel.scene is not self._first
         if said := [] if left else panel.as_code():
             lines += ["", f"panel = bench.go({name!r})", *said]
     return "\n".join([*lines, "", f"bench.go({list(TABS)[self.tabs.selected_index]!r})", "bench"])
+
+
+@patch(as_prop=True)
+def _first(self: Workbench) -> Scene:
+    "The scene in all tabs, or where edits were taken to them, the one before the first."
+    edit, scene = self.panels.get("edit"), self.picker.scene
+    return edit.unedited if edit is not None and scene is edit.kept else scene
 
 
 @patch
@@ -165,7 +173,7 @@ def _source_panel(self: Workbench, kind: type[OwnBench] | type[Gallery]) -> Pane
     if kind is OwnBench:
         panel.observe(lambda fitted: fitted.new is not None and self.picker.take(fitted.new), "scene")
     else:
-        panel.observe(lambda chosen: chosen.new is not None and self.picker.set((self.picker.image, chosen.new)), "index")
+        panel.observe(lambda chosen: chosen.new is not None and self.picker.set((self.picker.image, chosen.new), (self.picker.start, 0)), "index")
     return panel
 
 

@@ -53,7 +53,7 @@ class Cluster:
         try:
             from submitit import AutoExecutor
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("jobs of a cluster need submitit: pip install 'inrformer[cluster]'") from error
+            raise ModuleNotFoundError("jobs of a cluster need submitit: pip install '.[cluster]'") from error
         self.executor = AutoExecutor(folder=Path(logs).expanduser(), cluster=where)
         self.executor.update_parameters(**asked)
 

@@ -101,7 +101,7 @@ class EditBench(Panel):
         self.keep = ui.Button(description="take it to all tabs", icon="share", tooltip="show the edited INR in all tabs", layout=narrow)
         self.back = ui.Button(description="undo", icon="undo", tooltip="the INR before the last edit that was taken to all tabs", layout=narrow)
         self.images, self.curve = Chart(), Chart()
-        self._learned, self._runs, self._of, self._past = {}, {}, None, []
+        self._learned, self._runs, self._of, self._taken = {}, {}, None, []
         super().__init__([ui.HBox([self.editor, self.run, self.strength, self.keep, self.back], layout=ROW)], [self.images, self.curve])
         self._listen()
         self.change = Change.permuted(Scene(inr, reader, **known))
@@ -126,7 +126,7 @@ def _begin(self: EditBench) -> None:
         with self.quiet():
             self.editor.options, self.editor.index = [*self._runs, *(f"{name}, trained here" for name in EDITS)], 0
     if scene is not self.kept:
-        self._past = []
+        self._taken = []
     self._choose()
 
 # %% ../nbs/20e_editing.ipynb #ed200015
@@ -158,7 +158,8 @@ def learn(self: EditBench, until: int = STEPS) -> None:
         if (test := self.change.scene.test) is None:
             raise ValueError("there are no INRs to learn from: give test=")
         self._learned[self.editor.value] = Learning(self.task, test)
-    self._learning.advance(max(0, min(until, STEPS) - self._learning.steps))
+    if (more := min(until, STEPS) - self._learning.steps) > 0:
+        self._learning.advance(more)
     self.refresh()
 
 
@@ -169,15 +170,17 @@ def _go(self: EditBench) -> None:
         return self.refresh()
     with self._excused():
         self.learn(0)
+        self._going = going = object()
         try:
-            asyncio.get_running_loop().create_task(self._train(self._learning))
+            asyncio.get_running_loop().create_task(self._train(self._learning, going))
         except RuntimeError:
             self.learn()
 
 
 @patch
-async def _train(self: EditBench, learning: Learning) -> None:
-    while self._learning is learning and self.run.value and learning.steps < STEPS:
+async def _train(self: EditBench, learning: Learning, going: object) -> None:
+    "Steps, until all are made, another edit is chosen, or somebody pauses, or goes on anew."
+    while self._learning is learning and self._going is going and self.run.value and learning.steps < STEPS:
         with self._excused():
             self.learn(learning.steps + 10)
         await asyncio.sleep(0.03)
@@ -188,28 +191,35 @@ def take(self: EditBench) -> None:
     "Take the edited INR to all panels."
     scene = self.change.scene
     if self._whole is not None:
-        self._past.append((scene, self.editor.value, 0 if self._learning is None else self._learning.steps, self.strength.value))
+        self._taken.append((scene, self.editor.value, 0 if self._learning is None else self._learning.steps, self.strength.value))
         self.kept = replace(scene, inr=Partly(self._whole, self.strength.value).edit(scene.inr), image=None, again=None)
+
+
+@patch(as_prop=True)
+def unedited(self: EditBench) -> Scene | None:
+    "The scene before the first edit that was taken to all panels."
+    return self._taken[0][0] if self._taken else self.kept
 
 
 @patch
 def undo(self: EditBench) -> None:
     "The scene before the last edit that was taken, and the strength it was edited with."
-    if self._past:
-        self.kept, self.editor.value, _, strength = self._past.pop()
+    if self._taken:
+        self.kept, self.editor.value, _, strength = self._taken.pop()
         self.set((self.strength, strength))
 
 # %% ../nbs/20e_editing.ipynb #ed200020
 @patch
 def settle(self: EditBench) -> None:
     scene, name = self.change.scene, self.editor.value
+    self._whole, self.keep.disabled = None, True
     render(scene.inr, 1, 1)
     learned = self._learning
     self._whole = exact(opened_reader(self._runs[name][1])) if name in self._runs else None if learned is None else learned.editor
     self.edited = self.change.after if self._whole is None else Partly(self._whole, self.strength.value).edit(self.change.after)
     done = name in self._runs or (learned is not None and learned.steps >= STEPS)
     with self.quiet():
-        self.run.value, self.run.disabled, self.keep.disabled, self.back.disabled = self.run.value and not done, done, self._whole is None, not self._past
+        self.run.value, self.run.disabled, self.keep.disabled, self.back.disabled = self.run.value and not done, done, self._whole is None, not self._taken
     said = "trained" if done else "pause" if self.run.value else "go on" if learned else "train"
     self.run.description, self.run.icon = said, dict(trained="check", pause="pause").get(said, "play")
 
@@ -277,7 +287,7 @@ def _picture_of(before: INR, after: INR, change: str, side: int) -> go.Figure:
 def as_code(self: EditBench) -> list[str]:
     "The lines that make the present state of a panel that they call `panel`."
     steps = 0 if self._learning is None else self._learning.steps
-    made = [[*self._asked(name, steps, strength), "panel.take()"] for _, name, steps, strength in self._past]
+    made = [[*self._asked(name, steps, strength), "panel.take()"] for _, name, steps, strength in self._taken]
     return [*chain(*made), *self._asked(self.editor.value, steps, self.strength.value)]
 
 

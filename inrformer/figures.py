@@ -217,9 +217,9 @@ def _lines(spec: INRSpec, spots: list[tuple[np.ndarray, np.ndarray]], chosen: li
     return np.concatenate(xs), np.concatenate(ys)
 
 # %% ../nbs/19_figures.ipynb #2a3bab4c
-def _edges(inr: INR, spots: list[tuple[np.ndarray, np.ndarray]], bins: int = 5) -> Iterator[dict[str, Any]]:
+def _edges(inr: INR, spots: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[dict[str, Any]]:
     "Lines of every weight, gathered by sign and strength, the strongest last; the more there are, the fainter."
-    strengths = [(w[0] / w[0].abs().max().clamp(min=1e-300)).numpy() for w in inr.weights]
+    bins, strengths = 5, [(w[0] / w[0].abs().max().clamp(min=1e-300)).numpy() for w in inr.weights]
     faint = min(1.0, (400 / sum(s.size for s in strengths)) ** 0.5)
     for level in range(bins):
         for sign, colour in ((-1, BLUE), (1, VERMILLION)):
@@ -356,11 +356,10 @@ def fig_change(
     before: INR,  # b = 1
     after: INR,  # the same, changed
     *,
-    side: int = 64,  # points along each axis
     stacked: bool = False,  # below each other
 ) -> go.Figure:
     "What two INRs show, and where they differ, on a scale that ends at 1 (images span [-1, 1])."
-    first, second = render(before, side, side), render(after, side, side)
+    first, second = render(before, 64, 64), render(after, 64, 64)
     difference = (first - second).abs().amax(dim=-1)
     largest = number(difference.max().item())
     pictures = {"image before": _picture(first), "image after": _picture(second), f"difference {largest}" if stacked else f"largest difference {largest}": _magnitude(difference, 1.0)}
@@ -370,18 +369,18 @@ def fig_change(
 _FLOOR = 1e-18
 
 
-def fig_errors(errors: dict[str, float], *, tolerance: float = TOLERANCE) -> go.Figure:
+def fig_errors(errors: dict[str, float]) -> go.Figure:
     "A bar for each stage, on a log axis that starts at 1e-18, where an exact 0 is drawn; bars above the tolerance are hatched."
     names, values = list(errors), list(errors.values())
-    broken = [not v <= tolerance for v in values]
+    broken = [not v <= TOLERANCE for v in values]
     marker = dict(color=[VERMILLION if bad else BLUE for bad in broken], pattern=dict(shape=["/" if bad else "" for bad in broken], solidity=0.3, fillmode="overlay"))
     text = ["exactly 0" if v == 0 else "not a number" if not math.isfinite(v) else number(v) for v in values]
     lengths = [min(max(v, 1.5 * _FLOOR), 1e2) for v in values]
     trace = dict(type="bar", y=names, x=lengths, orientation="h", marker=marker, text=text, textposition="outside", cliponaxis=False, hoverinfo="skip")
     x = dict(type="log", range=[-18, 3], title=dict(text="relative error of f(Pθ) against P f(θ), float64", font=dict(size=12)), dtick=3, exponentformat="power")
-    line = dict(type="line", x0=tolerance, x1=tolerance, y0=0, y1=1, yref="paper", line=dict(color=GREEN, width=2, dash="dash"))
-    note = dict(x=math.log10(tolerance), y=1, yref="paper", yanchor="bottom", text=f"tolerance {number(tolerance)}", showarrow=False)
-    first = first_break(errors, tolerance)
+    line = dict(type="line", x0=TOLERANCE, x1=TOLERANCE, y0=0, y1=1, yref="paper", line=dict(color=GREEN, width=2, dash="dash"))
+    note = dict(x=math.log10(TOLERANCE), y=1, yref="paper", yanchor="bottom", text=f"tolerance {number(TOLERANCE)}", showarrow=False)
+    first = first_break(errors)
     alt = f"Relative error of each stage; {'all are below the tolerance' if first is None else f'the first above the tolerance is {first}'}."
     return _figure([_Plot([trace], x=x, y=dict(autorange="reversed", showgrid=False))], alt, 90 + 26 * len(names), shapes=[line], annotations=[note])
 

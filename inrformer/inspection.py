@@ -24,7 +24,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .answers import recipe_from
+from .answers import is_recipe_known, recipe_from
 from .config import RunConfig, from_json
 from .demo import DEMO, load_demo
 from .files import read_json
@@ -220,17 +220,22 @@ def stage_errors(
     act: Callable[[Any, Permutation], Any] = permute,  # how P acts on graphs and INRs
 ) -> dict[str, float]:
     "The relative difference between f(P theta) and P f(theta) for the image and for every stage f, first to last."
-    points = grid(*[16] * before.spec.coordinates).to(before.dtype)
+    points = _some_points(before.spec.coordinates).to(before.dtype)
     errors, moved = {"image": relative_error(after(points), before(points))}, read(reader, after)
     for name, stage in read(reader, before).items():
         wanted = _parts(name, act(stage, perm) if isinstance(stage, Graph | INR) else stage)
         errors |= {part: relative_error(found, wanted[part]) for part, found in _parts(name, moved[name]).items()}
     return errors
 
+
+def _some_points(coordinates: int) -> Float[Tensor, "q n"]:
+    "A grid, and where that would have too many points, random ones."
+    return grid(*[16] * coordinates) if coordinates <= 3 else torch.rand(256, coordinates, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
 # %% ../nbs/18_inspection.ipynb #09fd8ff4
-def first_break(errors: dict[str, float], tolerance: float = TOLERANCE) -> str | None:
+def first_break(errors: dict[str, float]) -> str | None:
     "The first stage whose error is above the tolerance."
-    return next((name for name, error in errors.items() if not error <= tolerance), None)
+    return next((name for name, error in errors.items() if not error <= TOLERANCE), None)
 
 # %% ../nbs/18_inspection.ipynb #84c0dee3
 @_remembered
@@ -393,13 +398,14 @@ def scene(
     "The scene of one test image. Raises ValueError for a new start where the image, or how it is fitted, is not known."
     image = None if self.images is None else self.images[index]
     inr = self._fitted(image, start) if start else self.test.inr[index : index + 1]
-    return self.scene_of(inr, image, int(self.test.labels[index]))
+    label = int(self.test.labels[index])
+    return self.scene_of(inr, image, label if label < len(self.reader.classes) else None)
 
 
 @patch
 def scene_of(self: Source, inr: INR, image: Float[Tensor, "h w c"] | None, label: int | None = None) -> Scene:
     "The scene of any INR of this shape, such as one of an image of one's own."
-    known = self.config.fit is not None or "steps" in (self.card or {})
+    known = is_recipe_known(self.config, self.card)
     again = None if image is None or not known else lambda start: self._fitted(image, start)
     return Scene(inr, self.reader, image, label, self.test, self.flat, self.rivals, self.about, again, self.config)
 
@@ -439,7 +445,7 @@ def run_source(folder: Path) -> Source:
 
 def _open(run: Run) -> Source:
     training, test = parts_of(run.config, run.dataset)[0], run.dataset.split("test")
-    flat = fit_flat(training[:6000], run.model.classes) if run.model.classes else None
+    flat = fit_flat(training[:6000], run.model.classes) if run.config.objective == "classify" else None
     return Source(run.model, test, run.images and _shown_by(test, run.images[1]), flat, run.config, _about(run), rivals(record_of(run), records()).to_dict("records"), None if run.config.fit else run.dataset.card)
 
 # %% ../nbs/18_inspection.ipynb #8b64d6b6

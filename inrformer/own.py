@@ -148,6 +148,7 @@ class OwnBench(Panel):
         self.fitting, self._raw, self._canvas = None, None, ui.VBox()
         self.progress, self.network = Chart(), Chart()
         super().__init__([], [self.progress, self.network])
+        self._given: tuple[Fitting, int] | None = None  # whose weights the scene has, after how many steps
         side = ui.VBox([self._canvas, self.upload, self.invert, self.run], layout=ui.Layout(flex="0 0 180px"))
         self.children = [ui.Box([side, ui.VBox([self.words, self.progress, self.network], layout=ui.Layout(flex="1 1 420px"))], layout=ui.Layout(flex_flow="row wrap"))]
         self._listen()
@@ -248,15 +249,17 @@ def _last(self: OwnBench) -> int:
 @patch
 def _go(self: OwnBench) -> None:
     "Fit on, from where it stands."
+    self._going = going = object()
     try:
-        asyncio.get_running_loop().create_task(self._fit(self.fitting))
+        asyncio.get_running_loop().create_task(self._fit(self.fitting, going))
     except RuntimeError:
         self._advance(self._last - self.fitting.steps)
 
 
 @patch
-async def _fit(self: OwnBench, fitting: Fitting) -> None:
-    while self.fitting is fitting and not self.run.value and fitting.steps < self._last:
+async def _fit(self: OwnBench, fitting: Fitting, going: object) -> None:
+    "Steps, until all are made, another image comes, or somebody pauses, or goes on anew."
+    while self.fitting is fitting and self._going is going and not self.run.value and fitting.steps < self._last:
         self._advance(min(-(-self._last // 15), self._last - fitting.steps))
         await asyncio.sleep(0.03)
 
@@ -264,7 +267,11 @@ async def _fit(self: OwnBench, fitting: Fitting) -> None:
 @patch
 def _advance(self: OwnBench, steps: int) -> None:
     with self._excused():
-        self.fitting.advance(steps)
+        try:
+            self.fitting.advance(steps)
+        except ValueError:
+            self._stop()
+            raise
         self.refresh()
 
 
@@ -276,9 +283,12 @@ def _pause(self: OwnBench, paused: bool) -> None:
 # %% ../nbs/20a_own.ipynb #52ee2b00
 @patch
 def settle(self: OwnBench) -> None:
+    recipe_from(self.opened.config, self.opened.card)  # says why, where nothing can be fitted
     if self.fitting is not None and (self.run.value or self.fitting.steps >= self._last):
         self.run.disabled = self.fitting.steps >= self._last
-        self.scene = self.opened.scene_of(self.fitting.now(), self.fitting.image * 2 - 1)
+        if (now := (self.fitting, self.fitting.steps)) != self._given:
+            self._given = now
+            self.scene = self.opened.scene_of(self.fitting.now(), self.fitting.image * 2 - 1)
 
 
 @patch

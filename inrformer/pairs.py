@@ -44,6 +44,8 @@ class PairBench(Panel):
 # %% ../nbs/20b_pairs.ipynb #94e9d40d
 @patch
 def settle(self: PairBench) -> None:
+    if not self.awake:
+        return
     scene, start = self.scene, self.second.value
     if start and scene.again is None:
         raise ValueError("nobody knows how this INR was fitted, so it cannot be fitted again; a permuted copy can be had.")

@@ -40,9 +40,9 @@ def _target_values(reader: Reader, inr: INR) -> Float[Tensor, "b k"]:
     return torch.cat([reader.target_values(inr[first : first + 100]) for first in range(0, len(inr), 100)])
 
 
-def _some(values: Float[Tensor, "b k"], most: int = 4096) -> Float[Tensor, "b m"]:
-    "As many columns at most, the same whenever asked, for a map between all of a large reader's does not fit into memory."
-    return values[:, torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0))[:most].sort().values]
+def _some(values: Float[Tensor, "b k"]) -> Float[Tensor, "b m"]:
+    "4,096 columns at most, the same whenever asked, for a map between all of a large reader's does not fit into memory."
+    return values[:, torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(0))[:4096].sort().values]
 
 
 @torch.no_grad()

@@ -116,7 +116,7 @@ def _file(name: str) -> Path:
 @cache
 def _module(name: str) -> tuple[tuple[str, ...], str]:
     "The modules of this package that a module imports, and a digest of its syntax tree without docstrings and other strings that stand alone."
-    tree, imports = ast.parse(_file(name).read_text()), []
+    tree, imports = ast.parse(_file(name).read_text(encoding="utf-8")), []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             base = ".".join(filter(None, (name.rsplit(".", node.level)[0] if node.level else "", node.module)))
@@ -125,7 +125,12 @@ def _module(name: str) -> tuple[tuple[str, ...], str]:
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) and isinstance(n.value.value, str))] or [ast.Pass()]
     package = Reader.__module__.partition(".")[0]
-    return tuple(full for full in imports if full.startswith(f"{package}.")), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return tuple(full for full in imports if full.startswith(f"{package}.")), hashlib.sha256(_dumped(tree).encode()).hexdigest()
+
+
+def _dumped(tree: ast.AST) -> str:
+    "A syntax tree as Python 3.11 writes it, whatever Python this is: 3.12 added an empty field, and 3.13 leaves empty ones out."
+    return ast.dump(tree, **{"show_empty": True} if sys.version_info >= (3, 13) else {}).replace(", type_params=[]", "")
 
 # %% ../nbs/14_runs.ipynb #924c0937
 @dataclass(frozen=True)
@@ -647,7 +652,7 @@ def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]
 
     The linear maps are fitted on 1,000 training INRs at most and scored on as many that validate, or, without these, on other training INRs; these are swapped, too.
     """
-    if reader.reads != "target INR":
+    if reader.reads != "target INR" or not hasattr(reader, "target_values"):
         return {}
     reader.eval()
     training, validation = parts_of(this.config, dataset)
@@ -659,6 +664,8 @@ def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]
 
 def _without_blocks(this: Run, kind: str) -> Reader | None:
     "The reader without a block of a finished run on the same INRs, of the present source, in any experiment: of several that of the run which differs least from this one."
+    if not hasattr(this.config.architecture, "depth"):
+        return None
     wanted = identity(replace(this.config, architecture=replace(this.config.architecture, depth=0)))
     if wanted == identity(this.config):
         return None

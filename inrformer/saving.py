@@ -6,6 +6,7 @@
 __all__ = ['VIEW', 'RUNNABLE', 'forget_widgets', 'Badge']
 
 # %% ../nbs/20g_saving.ipynb #2fbbbfd0
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 
 def forget_widgets(model: dict[str, Any], path: str = "", **more: Any) -> None:
     "Jupyter's hook before it saves: leave views of widgets and their state out of a notebook, and clean it as nbdev does."
-    from nbdev.clean import clean_jupyter
-
     if model["type"] == "notebook":
         model["content"]["metadata"].pop("widgets", None)
         for cell in model["content"]["cells"]:
             if "outputs" in cell:
                 cell["outputs"] = [output for output in cell["outputs"] if VIEW not in output.get("data", {})]
-        clean_jupyter(path=path, model=model)
+        with suppress(ModuleNotFoundError):  # nbdev comes with the tools of development
+            from nbdev.clean import clean_jupyter
+
+            clean_jupyter(path=path, model=model)
 
 # %% ../nbs/20g_saving.ipynb #5a1e0002
 RUNNABLE = ("index", "tour", "workbench")

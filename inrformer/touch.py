@@ -76,6 +76,7 @@ class TouchBench(Panel):
         self.network, self.images, self.classes = Chart(layout=ui.Layout(flex="3 1 400px")), Chart(layout=ui.Layout(flex="1 1 150px")), Chart()
         super().__init__([], [self.network, self.images, self.classes])
         self.children = [ui.HBox([self.neuron, self.silence, self.weight, self.by], layout=ROW), self.words, ui.Box([self.network, self.images], layout=ui.Layout(flex_flow="row wrap")), self.classes]
+        self._spec: INRSpec | None = None  # whose weights are offered
         self._listen()
         self.scene = Scene(inr, reader, **known)
 
@@ -103,12 +104,13 @@ def _begin(self: TouchBench) -> None:
         self.forget()
         with self.quiet():
             self.neuron.options, self.neuron.value = options, chosen if chosen in dict(options).values() else (1, 0)
-    self.refresh()
+    self.refresh() if spec == self._spec else self._offer()
 
 
 @patch
 def _offer(self: TouchBench) -> None:
-    "Another neuron: as it was, and its own weights to choose from."
+    "Another neuron, or another network: as it was, and its own weights to choose from."
+    self._spec = self.scene.inr.spec
     with self.quiet():
         self.weight.options, self.weight.index = list(touching(self.scene.inr, *self.neuron.value).items()), 0
         self.silence.value, self.by.value = False, 0.0

@@ -469,7 +469,7 @@ def train(
     """Train `reader` in place and return the state: epoch, seconds, CPU seconds, and one history entry per epoch.
 
     Gradients are clipped to norm 1. Resumes from the newest checkpoint in `folder`; a run killed at any moment
-    and started again gives, on a CPU with as many threads, the same bits as one that never was, and has lost a tenth of an epoch or 20 seconds. Raises FloatingPointError at the step whose
+    and started again gives, on a CPU with as many threads, the same bits as one that never was, and loses a tenth of an epoch at most, or 20 seconds where these are longer. Raises FloatingPointError at the step whose
     gradient is not finite; the last checkpoint stays.
     """
     split, validate = split.to(workers.device), validate and validate.to(workers.device)

@@ -381,7 +381,8 @@ def _draw_soon(panel: Panel) -> None:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         with panel._excused():
-            return panel.draw()
+            panel.draw()
+        return
     _WAITING[panel] = None
     loop.call_later(0.02, draw_waiting)
 
@@ -445,7 +446,7 @@ def take(self: Picker, scene: Scene) -> None:
 @patch
 def tell(self: Picker) -> str:
     names, label = self.scene.reader.classes, self.scene.label
-    if not names:
+    if len(names) < 2:
         return f"This model was not trained to name what an INR shows. <small>{html.escape(self.scene.about)}</small>"
     said = logits_of(self.scene.reader, self.scene.inr)[0].softmax(dim=0)
     guess = int(said.argmax())
@@ -692,7 +693,6 @@ def handle(self: PermuteBench) -> ui.IntSlider:
 @patch
 def settle(self: PermuteBench) -> None:
     before, generator = self.scene.inr, torch.Generator().manual_seed(1)
-    render(before, 1, 1)
     after, perm = before, self.perm
     for name, tick in self.twins.items():
         after = twins(before.spec)[name](after, generator) if tick.value else after
@@ -707,6 +707,7 @@ def settle(self: PermuteBench) -> None:
 # %% ../nbs/20_widgets.ipynb #4999fff6
 @patch
 def tell(self: PermuteBench) -> str:
+    render(self.change.before, 1, 1)
     return self._verdict()
 
 
@@ -865,9 +866,13 @@ def trained(name: str, config: RunConfig, runs: dict[str, Path]) -> Reader:
     return opened_reader(runs[name])
 
 
-@lru_cache(maxsize=8)
 def opened_reader(place: Path) -> Reader:
-    "The reader of a finished run, or of a file."
+    "The reader of a finished run, or of a file; opened again where it has changed."
+    return _opened(place, (place if place.is_file() else place / "model.safetensors").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _opened(place: Path, written: int) -> Reader:
     return load_reader(place) if place.is_file() else open_run(place).model
 
 
@@ -920,6 +925,7 @@ def measure(self: ReadersBench) -> None:
             points.append(point)
             self._points[exact(scene.reader), other] = list(points)
             self.refresh()
+            draw_waiting()
 
 # %% ../nbs/20_widgets.ipynb #6e8decfd
 @patch
@@ -1073,6 +1079,7 @@ def _held(self: CropBench) -> str:
     held = (row, column) != (self.row.value, self.column.value)
     with self.quiet():
         self.row.value, self.column.value = row, column
+    self._stood = self.snapshot()
     return f" (A crop of this side lies inside the image while its centre is within {room:.2f} of 0.)" * held
 
 # %% ../nbs/20_widgets.ipynb #2c4a698d

@@ -112,7 +112,7 @@ def lab(port, tmp_path):
     (tree / "nbs").mkdir(parents=True)
     for name in ("settings.ini", "nbs/workbench.ipynb"):
         shutil.copy(ROOT / name, tree / name)
-    hook = re.search(r"--FileContentsManager\.\S+", (ROOT / "Makefile").read_text())[0]
+    hook = "--FileContentsManager.pre_save_hook=inrformer.saving.forget_widgets"
     command = [str(BIN / "jupyter-lab"), "--no-browser", "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}", "--ServerApp.allow_root=True", hook]
     for log in serve([*command, f"--ServerApp.root_dir={tree}", "--FileContentsManager.delete_to_trash=False"], port, tmp_path, tree):
         yield f"http://127.0.0.1:{port}/lab/tree/nbs/workbench.ipynb?reset&token={token}", log, tree

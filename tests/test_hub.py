@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from inrformer.data import INRDataset, build_dataset
 from inrformer.images import load_images
 from inrformer.inr import INRSpec
-from inrformer.interchange.hub import FILES, FolderHub, pull_dataset, pull_reader, push_dataset, push_reader, reader_card
+from inrformer.interchange.hub import OF_A_DATASET, FolderHub, pull_dataset, pull_reader, push_dataset, push_reader, reader_card
 from inrformer.reader import load_reader
 from inrformer.runs import Run, open_run, run
 
@@ -38,10 +38,10 @@ def recorded(shared: FolderHub) -> HfApi:
 def test_a_data_set_comes_back_through_the_hub_s_client(inrs, tmp_path):
     shared = FolderHub(tmp_path / "hub")
     client = recorded(shared)
-    (inrs.folder / ".left.tmp").touch()
+    (inrs.folder / ".left.tmp").touch(), (inrs.folder / "mine.safetensors").touch()
     push_dataset(inrs.folder, "me/inrs", hub=client)
     assert client.create_repo.call_args.kwargs == dict(repo_type="dataset", private=True, exist_ok=True)
-    assert client.upload_folder.call_args.kwargs["allow_patterns"] == FILES
+    assert client.upload_folder.call_args.kwargs["allow_patterns"] == [*OF_A_DATASET, *inrs.card["shards"]]
     place = shared.place("me/inrs", "dataset")
     assert {p.name for p in place.iterdir()} == {"README.md", "card.json", "index.parquet", *inrs.card["shards"]}
     (place / "train-00099.safetensors").touch()
@@ -106,6 +106,10 @@ def test_a_reader_comes_back_with_its_card(this, inrs, tmp_path):
     pull_reader("me/reader", tmp_path / "mine", hub=shared)
     with pytest.raises(ValueError, match="holds something else: name a folder of its own for me/reader"):
         pull_reader("me/reader", this.folder, hub=shared)
+    (tmp_path / "busy").mkdir(), (tmp_path / "busy" / "record.json").write_text("{}"), (tmp_path / "busy" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else: .*notes.txt"):
+        pull_reader("me/reader", tmp_path / "busy", hub=shared)
+    assert (tmp_path / "busy" / "notes.txt").read_text() == "mine"
     (place / "record.json").write_text("{}")
     with pytest.raises(ValueError, match="me/reader: its model.safetensors is not what its record says"):
         pull_reader("me/reader", tmp_path / "mine", hub=shared)

@@ -1,5 +1,6 @@
 "The command line: doors to functions, each with a help that shows an example, and errors of one line."
 
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,7 @@ from inrformer.interchange.state_dicts import save_state_dicts
 from inrformer.own import Fitting, OwnBench
 from inrformer.records import records, right
 from inrformer.runs import Run, find_run, run
+from inrformer.saving import VIEW, forget_widgets
 from inrformer.sweeps import ZOOS
 
 SMALL = dict(size=6, n_train=16, n_test=4, hidden="4-4", omega=8.0, fit_steps=20, reader="flat", epochs=2, val_parts=4, device="cpu")
@@ -87,7 +89,7 @@ def test_what_is_not_installed_is_named_with_what_brings_it(monkeypatch, capsys,
     monkeypatch.setitem(command_line.COMMANDS, "last", (command_line.COMMANDS["last"][0], command))
     with pytest.raises(SystemExit, match="2"):
         command_line.main(["last", "--out", str(tmp_path)])
-    assert capsys.readouterr().err == "inrformer last: error: no_such_library is not installed: pip install 'inrformer[lab]'\n"
+    assert capsys.readouterr().err == "inrformer last: error: no_such_library is not installed: pip install '.[lab]'\n"
 
 
 @pytest.mark.parametrize("init", ["shared", "pool", "independent"])
@@ -193,13 +195,17 @@ def test_a_zoo_is_fitted_and_swept(tmp_path, capsys, monkeypatch):
         assert said(*words) == 2 and told in capsys.readouterr().err
 
 
+HOOK = "inrformer.saving.forget_widgets"
+
+
 def test_the_workbench_is_opened_where_there_is_one(monkeypatch, tmp_path, capsys):
     asked = []
     monkeypatch.setattr(command_line.subprocess, "call", lambda words: asked.append(words) or 0)
     monkeypatch.chdir(ROOT)
     assert said("workbench") == 0 and said("workbench", "--app") == 0
     assert [words[2] for words in asked] == ["jupyterlab", "voila"] and all(Path(words[3]) == ROOT / "nbs" / "workbench.ipynb" for words in asked)
-    assert asked[0][4] in (ROOT / "Makefile").read_text(), "a notebook that is opened so is saved with its widgets"
+    assert asked[0][4] == f"--FileContentsManager.pre_save_hook={HOOK}", "a notebook that is opened so is saved with its widgets"
+    assert f"{forget_widgets.__module__}.{forget_widgets.__name__}" == HOOK
     monkeypatch.setattr(command_line, "find_spec", lambda name: None)
     assert said("workbench") == 2 and "the workbench needs jupyterlab: pip install '.[lab]'" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)
@@ -261,3 +267,12 @@ def test_a_full_disk_is_said_with_the_file_and_the_command_goes_on_when_there_is
     assert f"inrformer fit: error: [Errno 28] No space left on device: '{shown(tmp_path / 'inrs' / 'train-00000.safetensors')}'" in capsys.readouterr().err
     command_line.main(words)
     assert len(INRDataset(tmp_path / "inrs").split("train")) == 6
+
+
+def test_a_notebook_is_saved_without_widgets_where_nbdev_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nbdev.clean", None)
+    output = dict(output_type="display_data", metadata={}, data={VIEW: {}})
+    model = dict(type="notebook", content=dict(metadata=dict(widgets={}), cells=[dict(outputs=[output])]))
+    forget_widgets(model)
+    assert model["content"] == dict(metadata={}, cells=[dict(outputs=[])])
+    forget_widgets(dict(type="file", content="text"))

@@ -1,5 +1,6 @@
 "Runs: killed and resumed, refused in words, read from one file, honest about the test split, and shipped."
 
+import ast
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import types
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -26,15 +28,18 @@ from inrformer.config import config_from, run_id
 from inrformer.data import INRDataset, store_dataset
 from inrformer.demo import load_demo
 from inrformer.files import lock, write_json
+from inrformer.images import load_images
+from inrformer.inr import INRSpec
 from inrformer.objective import OBJECTIVES
 from inrformer.reader import READERS, load_reader
 from inrformer.rendered import swapped
 from inrformer.records import is_stale, record_of, records
-from inrformer.runs import LEARNED, Run, closure, find_run, last_run, open_run, parts_of, run, source_digest
+from inrformer.runs import LEARNED, Run, _dumped, closure, disguise, find_run, last_run, open_run, parts_of, run, source_digest
 from inrformer.sweeps import sweep
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers, batches
 from inrformer.transfer import at_widths
+from inrformer.zoo import build_zoo
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=30, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=12, device="cpu")
 SHORT = SMALL | dict(epochs=1)
@@ -617,6 +622,19 @@ def test_the_page_of_a_reader_that_names_nothing_ends(cache):
     done = papermill(*parameters(BASE | dict(n_train=300, n_test=64, epochs=1, reader="deepsets", objective="contrast")), cache=cache)
     assert done.returncode == 0, done.stderr[-3000:]
     assert pictures_of(nbformat.reads(done.stdout, 4)) >= 3
+    zoo = build_zoo(cache / "zoo", load_images("digits", "train", 90), load_images("digits", "test", 30), INRSpec(widths=(64, 4, 10), kind="perceptron"), (40, 12), steps=(1, 9), rates=(3e-3, 3e-2), shares=(9, 80))
+    done = papermill(*parameters(dict(data=zoo.folder, objective="regress", reader="deepsets", pair_dim=4, epochs=1, device="cpu")), cache=cache)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert pictures_of(nbformat.reads(done.stdout, 4)) >= 1
+
+
+def test_every_python_writes_a_syntax_tree_alike():
+    of_class = "ClassDef(name='A', bases=[], keywords=[], body=[Pass()], decorator_list=[])"
+    assert _dumped(ast.parse("def f(): pass\nclass A: pass")) == f"Module(body=[FunctionDef(name='f', args=arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]), body=[Pass()], decorator_list=[]), {of_class}], type_ignores=[])"
+
+
+def test_a_reader_that_says_target_inr_and_gives_no_values_is_not_asked_for_them():
+    assert disguise(None, SimpleNamespace(reads="target INR"), None) == {}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,15 +23,15 @@ from inrformer.figures import blank, fig_errors
 from inrformer.fitting import fit
 from inrformer.gallery import Gallery
 from inrformer.inr import INR, INRSpec, grid
-from inrformer.demo import CONTROLS
+from inrformer.demo import BESIDE_DEMO
 from inrformer.inspection import Change, Scene, Source, demo_source, fewest_transpositions, logits_of, render, walk
 from inrformer.objectives.edit import Edit
 from inrformer.own import OwnBench
 from inrformer.pairs import PairBench, barrier, between, losses
-from inrformer.reader import READERS
+from inrformer.reader import READERS, save_reader
 from inrformer.symmetry import align, permute
 from inrformer.touch import TouchBench, silenced
-from inrformer.widgets import AttentionBench, Chart, CropBench, EquivarianceBench, Panel, PermuteBench, Picker, ReadersBench, ShowBench
+from inrformer.widgets import AttentionBench, Chart, CropBench, EquivarianceBench, Panel, PermuteBench, Picker, ReadersBench, ShowBench, opened_reader
 
 SMALL = INRSpec(widths=(2, 6, 5, 1), omega=8.0)
 BENCHES = (ShowBench, PermuteBench, EquivarianceBench, ReadersBench, AttentionBench, CropBench)
@@ -118,6 +119,12 @@ def test_every_panel_can_be_undone(shipped):
     crop.row.value = 0.2
     crop.undo()
     assert crop.row.value == -0.2
+    stood = crop.snapshot()
+    for side in (0.8, 0.9, 1.0):
+        crop.side.value = side
+    assert crop.row.value == 0.0, "the crop has left the image"
+    crop.undo()
+    assert crop.snapshot() == stood, "of one pull every step is undone"
 
 
 def test_the_pair_that_moved_last_is_marked():
@@ -403,10 +410,12 @@ def test_bad_state_is_explained_in_words():
         PermuteBench(inr_of(SMALL)[:0], reader_of(SMALL))
 
 
-def test_who_follows_a_panel_that_has_nothing_keeps_what_it_has():
+def test_who_follows_a_panel_that_can_show_nothing_speaks_for_itself():
     bench = PermuteBench(*scene_of(CUBE))
     errors = siren_bench(EquivarianceBench).follow(bench, "change")
-    assert bench.change is None and "Equivariant" in errors.words.value
+    assert "cannot be shown" in bench.words.value and errors.change.scene is bench.scene and "identity" in errors.words.value, "it shows the INR of before"
+    bench.steps.value = 3
+    assert "Equivariant" in errors.words.value
     bench.scene = Scene(*scene_of(SMALL))
     assert errors.change.scene is bench.scene
 
@@ -626,6 +635,60 @@ def test_a_fit_can_be_paused(shipped):
     assert stood == there < 90 and own.fitting.steps == 90 and own.scene is not None and own.run.disabled
 
 
+def test_pausing_and_going_on_at_once_starts_no_second_loop(shipped):
+    async def hurry() -> list[int]:
+        own = OwnBench(shipped)
+        own.take((shipped.images[3] + 1) / 2)
+        while own.fitting.steps < 9:
+            await asyncio.sleep(0.001)
+        for _ in range(3):
+            own.run.value = True
+            own.run.value = False
+        while own.fitting.steps < 90:
+            await asyncio.sleep(0.01)
+        return [steps for steps, _ in own.fitting.curve]
+
+    assert asyncio.run(hurry()) == list(range(0, 91, 6))
+    panel = EditBench(shipped.scene(0).inr, shipped.reader, test=shipped.test)
+    panel.learn(2)
+    panel.learn(0)
+    assert [steps for steps, _ in panel._learning.curve] == [0, 2]
+
+
+def test_a_fit_that_diverges_is_left(shipped):
+    own = OwnBench(replace(shipped, config=replace(shipped.config, fit=replace(shipped.config.fit, fit_lr=1e3))))
+    own.take((shipped.images[3] + 1) / 2)
+    assert "cannot be shown" in own.words.value and own.fitting is None and own.run.disabled and own.scene is None
+
+
+def test_an_image_that_is_chosen_after_an_own_one_stays(shipped):
+    bench = Workbench({"digits (shipped)": lambda: shipped})
+    own = bench.go("own image")
+    bench.go("INR")
+    own.take((shipped.images[7] + 1) / 2)
+    bench.picker.image.value = 5
+    bench.go("own image")
+    assert torch.equal(bench.picker.scene.inr.flat(), shipped.test.inr[5:6].flat())
+
+
+def test_a_drawing_that_cannot_be_made_is_said_where_there_is_no_loop(monkeypatch):
+    panel = siren_bench(ShowBench)
+    monkeypatch.setattr(ShowBench, "draw", lambda self: render(inr_of(CUBE), 4, 4))
+    panel.refresh()
+    assert "cannot be shown" in panel.words.value and not widgets._WAITING
+
+
+def test_a_panel_that_nobody_looks_at_fits_nothing(shipped, monkeypatch):
+    bench = Workbench({"digits (shipped)": lambda: shipped})
+    panel = bench.go("two INRs")
+    bench.go("INR")
+    monkeypatch.setattr("inrformer.inspection.fit", lambda *_, **__: pytest.fail("fitted for nobody"))
+    bench.picker.image.value = 3
+    monkeypatch.undo()
+    bench.go("two INRs")
+    assert panel.scene is bench.picker.scene and torch.equal(panel.other.flat(), bench.picker.scene.again(1).to(torch.float64).flat())
+
+
 def test_alignment_takes_the_order_of_neurons_away_and_nothing_else(shipped):
     scene = shipped.scene(0)
     pair = PairBench(scene.inr, scene.reader)
@@ -655,6 +718,10 @@ def test_touching_a_neuron_moves_image_and_answer(shipped):
     panel.scene = Scene(*scene_of(RELU))
     panel.silence.value = True
     assert "is silent" in panel.words.value
+    for spec in (INRSpec(widths=(2, 6, 5, 3)), SMALL):
+        panel.scene = Scene(*scene_of(spec))
+        panel.neuron.value = (2, 3)
+        assert len(panel.weight.options) == 1 + 6 + spec.widths[-1], "weights of another network are offered"
 
 
 def test_an_editor_learns_here_and_the_slider_goes_as_far_as_it_says(shipped):
@@ -707,6 +774,17 @@ def test_an_edit_goes_to_all_tabs_is_undone_and_is_in_the_code(shipped):
     assert panel.back.disabled, "an edit of another image can be undone"
 
 
+def test_the_code_of_an_edited_own_image_begins_with_that_image(shipped):
+    bench = Workbench({"digits (shipped)": lambda: shipped})
+    edit = bench.go("edit")
+    bench.go("own image").take((shipped.images[7] + 1) / 2)
+    bench.go("edit")
+    edit.learn(2)
+    edit.take()
+    code = bench.as_code()
+    assert bench.picker.scene is edit.kept and 0 < code.index("panel.take(torch.tensor(") < code.index("panel.take()")
+
+
 def test_training_can_be_paused(shipped):
     async def halt() -> tuple[int, int, EditBench]:
         panel = EditBench(shipped.scene(0).inr, shipped.reader, test=shipped.test)
@@ -731,6 +809,31 @@ def test_an_editor_of_a_run_is_taken_as_it_is(shipped, monkeypatch):
     assert panel.editor.value.startswith("blur, by nfn_hnp") and panel.run.disabled and "of the change" in panel.words.value
     panel.editor.value = "erode, trained here"
     assert not panel.run.disabled and "Press train" in panel.words.value
+
+
+def test_a_reader_that_was_made_again_is_opened_again(tmp_path):
+    place = tmp_path / "model.safetensors"
+    for seed in (0, 1):
+        reader = reader_of(SMALL, "deepsets")
+        with torch.no_grad():
+            reader.head.bias.fill_(seed)
+        save_reader(reader, place)
+        os.utime(place, ns=(seed, seed))
+        assert opened_reader(place).head.bias[0] == seed
+
+
+def test_accuracies_are_drawn_point_by_point(shipped, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(ReadersBench, "draw", lambda self: drawn.append(1))
+
+    async def measured() -> int:
+        panel = ReadersBench(shipped.scene(0).inr, shipped.reader, test=shipped.test[:12], flat=shipped.flat)
+        await asyncio.sleep(0.05)
+        drawn.clear()
+        panel.measure()
+        return len(next(iter(panel._points.values())))
+
+    assert asyncio.run(measured()) == len(drawn) > 2
 
 
 def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):
@@ -791,7 +894,7 @@ def test_any_reader_stands_beside_and_one_without_a_run_says_how_to_get_it(shipp
     panel = bench.go("readers")
     assert {*READERS} - {"inrformer", "flat"} <= set(dict(panel.other.options).values()) and not {("inrformer, not trained yet", "inrformer"), ("flat, not trained yet", "flat")} & set(panel.other.options) and ("dws, not trained yet", "dws") in panel.other.options and "0.142 on INRs from starts it never saw" in panel.words.value
     assert json.loads(panel.curve.figure)["layout"]["meta"]["alt"] == "Nothing to show.", "an axis of nothing says you are here"
-    for control in CONTROLS:
+    for control in BESIDE_DEMO:
         panel.other.value = control
         assert f"{control} says <b>" in panel.words.value, "a control that ships cannot be asked"
     panel.other.value = "dws"

@@ -11,11 +11,13 @@ from test_battery import EDITING
 from test_images import pictures, put
 
 from inrformer import runs
+from inrformer.app import TABS, Workbench
 from inrformer.config import config_from
 from inrformer.data import INRDataset, store_dataset
 from inrformer.fitting import init_from_seeds
 from inrformer.images import load_images
 from inrformer.inr import INR, INRSpec, init_inr, twin
+from inrformer.inspection import run_source
 from inrformer.objectives.adapt import DOMAINS, Adapt, AdaptConfig, _undoing, corrupted
 from inrformer.objectives.regress import Regress, agreement, weight_statistics
 from inrformer.reader import READERS, Reader, seed_parameters
@@ -38,6 +40,17 @@ def images():
 @pytest.fixture(scope="module")
 def zoo(images, tmp_path_factory) -> INRDataset:
     return build_zoo(tmp_path_factory.mktemp("zoo"), *images, SPEC, (60, 20), **HOW)
+
+
+@pytest.mark.parametrize("objective", ["regress", "adapt"])
+def test_the_workbench_opens_a_run_on_a_zoo_and_every_tab_says_what_it_can(objective, zoo, tmp_path):
+    this = run(dict(data=str(zoo.folder), objective=objective, reader="dws", dim=4, epochs=1, batch_size=16, device="cpu"), out=tmp_path / "runs")
+    bench = Workbench({"a zoo": lambda: run_source(this.folder)})
+    assert "not trained to name" in bench.picker.words.value
+    bench.panel("permute").steps.value = 3
+    said = {tab: bench.go(tab).words.value for tab in TABS}
+    assert "Equivariant" in said["equivariance"] and all("cannot be shown" in said[tab] for tab in ("INR", "permute", "own image", "edit"))
+    assert bench.panels["permute"].change.scene is bench.picker.scene and bench.panels["edit"].keep.disabled
 
 
 def test_every_classifier_is_fitted_by_its_own_recipe(images):

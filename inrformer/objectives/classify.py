@@ -25,7 +25,7 @@ def draw_crops(
     *,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "b q n"]:
-    "Lay the grid over a random crop for each INR: side uniform in [0.4, 1] of the image, position uniform inside it (INRFormer, section 2.5)."
+    "Lay the grid over a random crop for each INR: side uniform in [0.4, 1] of the image, position uniform inside it (INRFormer, section 2.5, which leaves both open)."
     side = torch.rand(b, 1, 1, generator=generator) * 0.6 + 0.4
     centre = (torch.rand(b, 1, points.shape[1], generator=generator) * 2 - 1) * (1 - side)
     return points * side + centre

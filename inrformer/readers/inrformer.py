@@ -24,7 +24,7 @@ from ..reader import UNTIED, Broken, Reader, ReaderConfig
 
 # %% ../../nbs/readers/inrformer.ipynb #363e7962
 def units(spec: INRSpec) -> Float[Tensor, "t"]:
-    """What a read-out of 1 means in each tensor of the layout, so that independent read-outs of variance 1 give every neuron a sum of variance 1 before its activation.
+    """What a read-out of 1 means in each tensor of the layout, so that independent read-outs of variance 1 give every neuron a weighted sum of variance 1 before its activation, and a bias of as much.
 
     Neurons are taken to have a mean square of 1/2, as sines and the coordinates do. In the last layer the sum is the value; what shifts it says the same of every
     point, and has a fiftieth.

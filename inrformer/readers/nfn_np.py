@@ -21,7 +21,7 @@ from .dws import Rewrite, SharedAxes, enter, leave, places, pool
 
 # %% ../../nbs/readers/nfn_np.ipynb #54bb42ea
 def place_code(places: int) -> Float[Tensor, "n 13"]:
-    "A number for each place, evenly in [-1, 1], and its sines and cosines at six frequencies from half a turn to five."
+    "A number for each place, evenly in [-1, 1], and its sines and cosines at six frequencies, from one turn to five over all places."
     value = torch.linspace(-1, 1, places)[:, None]
     angles = math.pi * value * torch.linspace(1, 5, 6)
     return torch.cat([value, angles.sin(), angles.cos()], dim=1)

@@ -29,7 +29,7 @@ dataset: str = None  # images: digits, mnist, cifar10, a Hub name, a folder of t
 data: str = None  # folder of a finished INR data set, fitted here or imported: its INRs are the run's, and nothing is fitted
 protocol: str = None  # what the result may be compared with: a name in PROTOCOLS, or custom
 reader: str = "inrformer"  # name in READERS: what reads the INRs
-model: str = None  # name in MODELS: which sizes and choices hold where none are given
+model: str = None  # name in the reader's presets: which sizes and choices hold where none are given
 init: str = None  # where INRs start: shared, pool or independent
 hint: int = None  # grid points that describe the crop
 epochs: int = None  # passes over the training INRs
@@ -67,7 +67,7 @@ cells = get_ipython().history_manager.input_hist_raw
 first = max(k for k, cell in enumerate(cells) if cell.startswith("dataset: str"))
 given = {}
 exec("\n".join(cell for cell in cells[first:] if cell.startswith(("dataset: str", "# Parameters"))), given)
-cfg = config_from({name: value for name, value in given.items() if name not in ("__builtins__", "__annotations__")})
+cfg = config_from({name: value for name, value in given.items() if not name.startswith("__")})
 
 # %%
 sns.set_theme(style="whitegrid", context="notebook")
@@ -141,7 +141,7 @@ fig.tight_layout()
 #| label: fig-confusion
 #| fig-cap: "Labels and what the reader says, in numbers of test INRs."
 #| fig-alt: "Confusion matrix: a heat map of counts, one row for each label and one column for each answer, largest on the diagonal."
-if trained.classes:
+if cfg.objective == "classify":
     labels, said = (torch.tensor(record["answers"]["test"][name]) for name in ("labels", "answers"))
     shown = torch.arange(len(classes)) if len(classes) <= 300 else torch.cat([labels, said]).unique()
     counts = torch.zeros(len(shown), len(shown), dtype=torch.int64).index_put_((torch.searchsorted(shown, labels), torch.searchsorted(shown, said)), torch.tensor(1), accumulate=True)
@@ -193,7 +193,7 @@ def logits_of(reader, inr):
         return torch.cat([reader(inr[i : i + 256]) for i in tqdm(range(0, len(inr), 256), desc="reading", delay=10)])
 
 
-if trained.classes:
+if cfg.objective == "classify":
     shuffle = torch.Generator().manual_seed(0)
     permuted = permute(test.inr, random_permutation(test.inr.spec, len(test), generator=shuffle))
     invariance = invariance_error(copy.deepcopy(trained).double(), test.inr[:64], generator=shuffle)

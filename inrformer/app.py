@@ -19,7 +19,7 @@ from .gallery import Gallery
 from .own import OwnBench
 from .pairs import PairBench
 from .touch import TouchBench
-from .widgets import AttentionBench, CropBench, EquivarianceBench, Panel, PermuteBench, Picker, ReadersBench, ShowBench
+from .widgets import AttentionBench, CropBench, EquivarianceBench, Panel, PermuteBench, Picker, ReadersBench, ShowBench, push_button
 
 # %% ../nbs/20f_app.ipynb #5c5b8477
 TABS: dict[str, tuple[type[Panel], str]] = {  # the panel of each, and what it is about
@@ -120,7 +120,7 @@ def _back(self: Workbench, panel: Panel) -> list[ui.Widget]:
     "A button that undoes, for a panel that has something to undo and no button of its own."
     if not panel.state:
         return []
-    button = ui.Button(description="undo", icon="undo", tooltip="what stood before the last change", layout=ui.Layout(width="auto"))
+    button = push_button("undo", "undo", "what stood before the last change")
     button.on_click(lambda pressed: panel.undo())
     return [button]
 

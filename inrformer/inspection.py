@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'FLAT', 'render', 'walk', 'transposition', 'fewest_transpositions', 'ways_through', 'twins', 'between',
-           'losses', 'barrier', 'exact', 'read', 'logits_of', 'class_named', 'stage_errors', 'first_break', 'variant',
-           'logits_of_all', 'accuracies', 'attention', 'hint_at', 'crops', 'Scene', 'Change', 'Source', 'demo_source',
-           'run_source', 'sources', 'readers_beside', 'editors_beside']
+           'losses', 'barrier', 'exact', 'read', 'logits_of', 'class_named', 'best_class', 'stage_errors',
+           'first_break', 'variant', 'logits_of_all', 'accuracies', 'attention', 'hint_at', 'crops', 'Scene', 'Change',
+           'Source', 'demo_source', 'run_source', 'sources', 'readers_beside', 'editors_beside']
 
 # %% ../nbs/18_inspection.ipynb #02a53398
 import copy
@@ -202,6 +202,12 @@ def logits_of(reader: Reader, inr: INR, points: Float[Tensor, "b q n"] | None = 
 def class_named(reader: Reader, number: SupportsIndex) -> str:
     "The name of a class as HTML shows it: names are other people's."
     return html.escape(reader.classes[int(number)])
+
+
+def best_class(reader: Reader, inr: INR) -> tuple[str, float]:
+    "The most probable class of an INR, as HTML shows it, and its probability."
+    said = logits_of(reader, inr)[0].softmax(dim=0)
+    return class_named(reader, said.argmax()), said.max().item()
 
 # %% ../nbs/18_inspection.ipynb #22f5c252
 def _parts(name: str, stage: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from .figures import fig_line, fig_networks, fig_strips
 from .inr import INR
-from .inspection import FLAT, Change, Scene, barrier, between, class_named, logits_of, losses, read, render
+from .inspection import FLAT, Change, Scene, barrier, best_class, between, losses, read, render
 from .reader import Reader
 from .symmetry import Permutation, align, permute, relative_error
 from .widgets import WIDE, Chart, Panel
@@ -74,7 +74,7 @@ def _says(self: PairBench, reader: Reader) -> str:
     if not reader.classes:
         first, second = (read(reader, inr)["features"] for inr in both)
         return f"names no classes, and its features of the two are <b>{relative_error(second, first):.1%}</b> apart"
-    first, second = (f"<b>{class_named(reader, said.argmax())}</b> ({said.max():.2f})" for said in (logits_of(reader, inr)[0].softmax(dim=0) for inr in both))
+    first, second = (f"<b>{name}</b> ({share:.2f})" for name, share in (best_class(reader, inr) for inr in both))
     return f"says {first} of the first and {second} of the second"
 
 # %% ../nbs/20b_pairs.ipynb #93b6f8c6

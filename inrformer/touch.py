@@ -14,11 +14,11 @@ import traitlets
 from fastcore.basics import patch
 
 from .figures import blank, fig_change, fig_classes, fig_network, layer_names, number
-from .inr import INR
-from .inspection import Scene, class_named, logits_of, read, render
+from .inr import INR, INRSpec
+from .inspection import Scene, best_class, logits_of, read, render
 from .reader import Reader
 from .symmetry import relative_error
-from .widgets import ROW, WIDE, Chart, Panel
+from .widgets import ROW, WIDE, Chart, Panel, tick_box
 
 # %% ../nbs/20c_touch.ipynb #97b5b69d
 def silenced(
@@ -71,7 +71,7 @@ class TouchBench(Panel):
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):
         self.neuron, self.weight = ui.Dropdown(description="neuron", style=WIDE), ui.Dropdown(description="one of its weights", style=WIDE, layout=ui.Layout(width="420px"))
-        self.silence = ui.Checkbox(description="silence it", indent=False, layout=ui.Layout(width="auto", margin="0 2em 0 0"))
+        self.silence = tick_box("silence it")
         self.by = ui.FloatSlider(0, min=-4, max=4, step=0.1, description="nudged by (standard deviations)", style=WIDE, layout=ui.Layout(width="520px"))
         self.network, self.images, self.classes = Chart(layout=ui.Layout(flex="3 1 400px")), Chart(layout=ui.Layout(flex="1 1 150px")), Chart()
         super().__init__([], [self.network, self.images, self.classes])
@@ -142,7 +142,7 @@ def _heard(self: TouchBench) -> str:
     if not reader.classes:
         before, after = (read(reader, x)["features"] for x in both)
         return f"the features of {type(reader).__name__}, which names no classes, by <b>{relative_error(after, before):.1%}</b>"
-    first, then = (f"{class_named(reader, said.argmax())} ({said.max():.2f})" for said in (logits_of(reader, x)[0].softmax(dim=0) for x in both))
+    first, then = (f"{name} ({share:.2f})" for name, share in (best_class(reader, inr) for inr in both))
     return f"the answer from <b>{first}</b> to <b>{then}</b>"
 
 # %% ../nbs/20c_touch.ipynb #984fd9a7

@@ -206,7 +206,7 @@ def rivals(
 def _alike(record: Record, other: Record) -> bool:
     "Are both of one seed, on the same INRs and splits, and is the other a rival?"
     a, b = (r["config"] for r in (record, other))
-    splits = [(r["inrs"]["bits"], c["inputs"], c["objective"], c["task"] | dict(aux=None), c["train"]["seed"]) for r, c in ((record, a), (other, b))]  # the crop, aux, is INRFormer's own
+    splits = [(r["inrs"]["recipe"], c["inputs"], c["objective"], c["task"] | dict(aux=None), c["train"]["seed"]) for r, c in ((record, a), (other, b))]  # the crop, aux, is INRFormer's own
     return splits[0] == splits[1] and (a["reader"] != b["reader"] or _changed(a, b) <= {"depth", "head"})
 
 
@@ -270,13 +270,15 @@ def _average(row: Any, runs: list[Record], values: tuple[str, ...]) -> dict[str,
     return {f"{v} ({name})": found[v].agg(name) for v in values for name in ("mean", "min", "max")} | dict(runs=len(runs))
 
 
-def _notes(runs: list[Record]) -> str:
-    "What a reader of a row's mean should know: runs of other source, INRs of other bits, several precisions, steps that were compiled, crop heads that have not learned."
+def _notes(runs: list[Record], usual: set[str] = frozenset()) -> str:
+    "What a reader of a row's mean should know: runs of other source, INRs of other bits, or of others than the usual, several precisions, steps that were compiled, crop heads that have not learned."
     other, precisions = sum(map(is_stale, runs)), sorted({r["env"]["precision"] for r in runs})
     unlearned, compiled = sum(r["summary"].get("val_crop_r2", 1.0) < LEARNED for r in runs), sum(r["env"].get("compiled", False) for r in runs)
+    bits = {r["inrs"]["bits"] for r in runs}
     said = {
         f"other source: {other} of {len(runs)} runs": other > 0,
-        "mixes INR bits": len({r["inrs"]["bits"] for r in runs}) > 1,
+        "mixes INR bits": len(bits) > 1,
+        "INRs of other bits than the first row's": len(bits) == 1 and usual and not bits <= usual,
         f"mixes {' and '.join(precisions)}": len(precisions) > 1,
         f"step compiled: {compiled} of {len(runs)} runs": compiled,
         f"crop not learned: {unlearned} of {len(runs)} runs": unlearned,
@@ -452,14 +454,16 @@ def results(
 ) -> pd.DataFrame:
     """One line for every row of the grid: mean, smallest and largest of each value, `runs` of `seeds`, the `protocol` that they kept, what they `reads`, the `run_ids`,
     what is `missing` (not yet run, failed and why, or left the protocol that other seeds of the row kept), and `notes`: runs of other source, INRs of other bits, several precisions."""
-    lines = [dict(row=row, **_line(list(group["record"]), values)) for row, group in runs_of(rows, found).groupby("row", sort=False)]
+    groups = [(row, list(group["record"])) for row, group in runs_of(rows, found).groupby("row", sort=False)]
+    usual = {r["inrs"]["bits"] for _, there in groups[:1] for r in _kept(there)}
+    lines = [dict(row=row, **_line(there, values, usual)) for row, there in groups]
     return pd.DataFrame(lines, columns=["row", *_columns(values), "runs", "seeds", "protocol", "reads", "run_ids", "missing", "notes"])
 
 
-def _line(there: list[Record | None], values: tuple[str, ...]) -> dict[str, Any]:
+def _line(there: list[Record | None], values: tuple[str, ...], usual: set[str]) -> dict[str, Any]:
     "What a row's records, one or None for every seed, say together."
     kept = _kept(there)
-    said = dict(protocol=kept[0]["summary"]["protocol"], reads=kept[0]["reads"], notes=_notes(kept)) if kept else dict(protocol="", reads="", notes="")
+    said = dict(protocol=kept[0]["summary"]["protocol"], reads=kept[0]["reads"], notes=_notes(kept, usual)) if kept else dict(protocol="", reads="", notes="")
     return (_average("of the grid", kept, values) if kept else dict(runs=0)) | said | dict(
         seeds=len(there), run_ids=" ".join(r["run_id"] for r in kept), missing=_missing(there, len(kept)))
 
@@ -557,7 +561,7 @@ def _pair(row: str, lines: pd.DataFrame, partners: dict[int, Record], counts: se
 
 def _apart(one: Record, other: Record, same_images: bool) -> str:
     "In what two runs differ that a pair must share; nothing where they may be compared."
-    shared = {"protocol": ("summary", "protocol"), "precision": ("env", "precision"), "INRs": ("inrs", "bits")}
+    shared = {"protocol": ("summary", "protocol"), "precision": ("env", "precision"), "INRs": ("inrs", "recipe")}
     differ = [name for name, (part, key) in shared.items() if one[part][key] != other[part][key]]
     return ", ".join(f"other {name}" for name in differ + ["test images"] * (not same_images))
 

@@ -659,7 +659,7 @@ def disguise(this: Run, reader: Reader, dataset: INRDataset) -> dict[str, float]
     n = min(1000, len(training) // 2)
     held = training[n : 2 * n] if validation is None else validation[:n]
     shares = rendered(reader, training.inr[:n], held.inr, _without_blocks(this, dataset.spec.kind))
-    return shares | (swap_test(reader, held) if reader.classes and len(getattr(reader, "blocks", ())) else {})
+    return shares | (swap_test(reader, held) if this.config.objective == "classify" and len(getattr(reader, "blocks", ())) else {})
 
 
 def _without_blocks(this: Run, kind: str) -> Reader | None:

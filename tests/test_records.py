@@ -32,14 +32,14 @@ def answers(share, n=20, ids=None):
     return dict(answers=[int(k < round(share * n)) for k in range(n)], labels=[1] * n, ids=ids or list(range(n)))
 
 
-def record(row, accuracy=None, protocol="digits", *, bits="b", source=None, precision="fp32", ids=None, **summary):
+def record(row, accuracy=None, protocol="digits", *, recipe="r", bits="b", source=None, precision="fp32", ids=None, **summary):
     "A record of a row, of a failure without an accuracy."
     cfg = config_from(row)
     found = dict(run_id=run_id(cfg), config=identity(cfg), source=source or source_of(cfg), inrs=dict(kind="siren"))
     if accuracy is None:
         return found | dict(summary=None, error="ValueError: no such thing")
     measured = dict(test_accuracy=accuracy, protocol=protocol) | summary
-    return found | dict(env=dict(precision=precision), inrs=dict(kind="siren", recipe="r", bits=bits), reads="input INR", summary=measured, history=[], answers=dict(test=answers(accuracy, ids=ids)))
+    return found | dict(env=dict(precision=precision), inrs=dict(kind="siren", recipe=recipe, bits=bits), reads="input INR", summary=measured, history=[], answers=dict(test=answers(accuracy, ids=ids)))
 
 
 def renamed(record, images):
@@ -238,14 +238,20 @@ def test_without_runs_or_partners_there_is_no_effect():
 
 
 @pytest.mark.parametrize(("changed", "said"), [
-    (dict(protocol="custom"), "other protocol"), (dict(precision="bf16"), "other precision"), (dict(bits="others"), "other INRs"),
-    (dict(ids=list(range(1, 21))), "other test images"), (dict(bits="others", precision="bf16"), "other precision, other INRs"),
+    (dict(protocol="custom"), "other protocol"), (dict(precision="bf16"), "other precision"), (dict(recipe="others"), "other INRs"),
+    (dict(ids=list(range(1, 21))), "other test images"), (dict(recipe="others", precision="bf16"), "other precision, other INRs"),
 ])
 def test_what_cannot_be_compared_is_left_out_and_named(changed, said):
     found = [record(ROWS[0], 0.9), record(ROWS[1], 0.5, **changed)]
     assert effects(ROWS, found).iloc[0][["seeds", "left out"]].tolist() == [0, f"seed 0: {said}"]
     both = [*found, record(ROWS[3], 0.9), record(ROWS[4], 0.5, **changed)]
     assert effects(ROWS, both)["left out"][0] == f"seeds 0, 1: {said}"
+
+
+def test_inrs_that_another_machine_fitted_alike_are_paired_and_told_of():
+    found = [record(ROWS[0], 0.9), record(ROWS[1], 0.5, bits="others")]
+    assert effects(ROWS, found).iloc[0][["seeds", "effect"]].tolist() == [1, pytest.approx(-40)]
+    assert results(ROWS, found)["notes"].tolist() == ["", "INRs of other bits than the first row's", ""]
 
 
 def test_an_effect_leaves_out_what_left_the_protocol():

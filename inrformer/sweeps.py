@@ -49,7 +49,7 @@ def with_seeds(rows: Iterable[Row], seeds: int, **common: Any) -> list[Row]:
 
 
 def depths(costs: dict[int, float], epochs: int) -> list[Row]:
-    "The preset of two blocks, and other depths: for as many epochs, then for as much time."
+    "The preset's blocks, and other numbers of them: for as many epochs, then for as much time."
     return [dict(), *(dict(depth=d) for d in costs), *(dict(depth=d, epochs=round(epochs / cost)) for d, cost in costs.items())]
 
 # %% ../nbs/16_sweeps.ipynb #a0956efb
@@ -181,6 +181,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
     "depth": [
         *with_seeds(depths(COSTS["mnist-small"], 8), 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
         *with_seeds(depths(COSTS["cifar10-small"], 5), 3, protocol="cifar10-small", dataset="cifar10"),
+        *with_seeds(depths({0: 0.18}, PROTOCOLS["cifar10-full"].chosen["epochs"]), 1, **FULL),
     ],
     "table3": [
         *with_seeds(TABLE3, 5, protocol="digits", hint=256, query=64, features=32),

@@ -59,9 +59,10 @@ def test_the_benchmark_of_training_runs_and_keeps_its_record(tmp_path):
     small = dict(batch=2, hidden="6-6", warmup=1, repeats=3, compiled=False, growth_batch=2, growth_widths="4-8", growth_depths="2-3", growth_batches="2-4", growth_dims="16-32")
     done = benchmark("training.ipynb", tmp_path, *words(small))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert pictures(tmp_path) == 5
+    assert pictures(tmp_path) == 6
     (record,) = map(json.loads, (tmp_path / "figures" / "benchmarks" / "training.jsonl").read_text().splitlines())
     assert {row["index"] for row in record["splits"]} == {"demo", "tiny", "even", "base"}
+    assert sum(row["per cent"] for row in record["profile"]) == pytest.approx(100, abs=0.01)
     assert all(row["INRs/s"] > 0 and row["GFLOP per INR"] > 0 for row in record["splits"])
 
 

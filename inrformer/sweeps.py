@@ -35,7 +35,7 @@ from tqdm import tqdm
 from .config import IMAGE_FIELDS, PROTOCOLS, RunConfig, config_from, flat, identity, run_id, sections
 from .files import json_text
 from .objectives.adapt import DOMAINS
-from .records import Record, check_images, effects, find_records, plain_name, record_of, records, records_folder, stale, write_record
+from .records import Record, check_images, effects, find_records, plain_name, record_of, records, records_folder, row_name, stale, write_record
 from .runs import Busy, Refused, brought_along, check_compiler, images_digest, kind_of, run, runs_folder, source_digest
 from .training import agreed, is_main, is_shared
 
@@ -275,7 +275,8 @@ def no_blocks_as_long(
     rows = experiment("depth", name)[1] if name in protocols_of("depth") else []
     base = [row for row in rows if "depth" not in row]
     longer = [row for row in rows if row.get("depth") == 0 and row.get("epochs") != base[0].get("epochs")]
-    return effects([*base, *longer], there).dropna(subset="effect") if longer else pd.DataFrame()
+    named = {row_name(row, rows[0]) for row in longer}
+    return effects(rows, there).dropna(subset="effect").query("row in @named") if longer else pd.DataFrame()
 
 # %% ../nbs/16_sweeps.ipynb #5fada3ff
 def all_records(folder: str | Path | None = None) -> list[Record]:

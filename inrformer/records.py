@@ -649,7 +649,7 @@ def _judged(pair: Paired, variance: float, free: float, few: bool) -> dict[str, 
     if not seeds:
         return said
     (images, both), effect = variance_of_images(pair.differences), pair.differences.to_numpy().mean()
-    of_one = [(variance, free, few), *[(pair.differences.mean(axis=1).var(), float(seeds - 1), False)] * (seeds > 1)]
+    of_one = [(variance, free, few and seeds > 2), *[(pair.differences.mean(axis=1).var(), float(seeds - 1), False)] * (seeds > 1)]
     half, p = map(max, zip(*(interval(effect, images, max(one, both) / seeds, free, few) for one, free, few in of_one)))
     return said | dict(effect=100 * effect, low=100 * (effect - half), high=100 * (effect + half), p=p if seeds > 1 else np.nan)
 

@@ -65,7 +65,7 @@ def test_parts_of_a_data_set_are_jobs(here, tmp_path):
 
 def test_without_submitit_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ModuleNotFoundError, match=r"jobs of a cluster need submitit: pip install 'inrformer\[cluster\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"jobs of a cluster need submitit: pip install '.\[cluster\]'"):
         Cluster(tmp_path)
     seen = []
     Again(lambda **options: seen.append(options), dict(a=1))()

@@ -12,7 +12,6 @@ import types
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -633,8 +632,10 @@ def test_every_python_writes_a_syntax_tree_alike():
     assert _dumped(ast.parse("def f(): pass\nclass A: pass")) == f"Module(body=[FunctionDef(name='f', args=arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]), body=[Pass()], decorator_list=[]), {of_class}], type_ignores=[])"
 
 
-def test_a_reader_that_says_target_inr_and_gives_no_values_is_not_asked_for_them():
-    assert disguise(None, SimpleNamespace(reads="target INR"), None) == {}
+def test_a_reader_that_says_target_inr_and_gives_no_values_is_not_asked_for_them(cache, monkeypatch):
+    this = run(BASE | dict(n_train=60, n_test=20, epochs=1, reader="deepsets", pair_dim=4), out=cache / "runs")
+    monkeypatch.setattr(READERS["deepsets"], "reads", "target INR")
+    assert disguise(this, this.model, this.dataset) == {}
 
 
 @pytest.mark.slow

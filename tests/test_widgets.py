@@ -675,7 +675,7 @@ def test_a_drawing_that_cannot_be_made_is_said_where_there_is_no_loop(monkeypatc
     panel = siren_bench(ShowBench)
     monkeypatch.setattr(ShowBench, "draw", lambda self: render(inr_of(CUBE), 4, 4))
     panel.refresh()
-    assert "cannot be shown" in panel.words.value and not widgets._WAITING
+    assert "cannot be shown" in panel.words.value and panel not in widgets._WAITING
 
 
 def test_a_panel_that_nobody_looks_at_fits_nothing(shipped, monkeypatch):

@@ -83,6 +83,7 @@ from einops import rearrange
 from IPython.display import display
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -346,9 +347,27 @@ def first_step(b: int) -> Callable[[], tuple[Tensor, ...]]:
 
 
 # %%
+def targets_alone(b: int) -> Callable[[], tuple[Tensor, ...]]:
+    "What target INRs take of a step of `tiny`: they are read from given graphs, evaluated and pooled, and all of that is differentiated."
+    model = model_of().to(workers.device).train()
+    inr = init_inr(model.spec, b, generator=torch.Generator().manual_seed(0)).to(workers.device)
+    with torch.no_grad():
+        last = model.graphs(inr)[-1]
+    given = [t.requires_grad_() for t in (*last.nodes, *last.edges)]
+    wanted = given + [p for module in (model.translate, model.norms) for p in module.parameters()]
+
+    def step() -> tuple[Tensor, ...]:
+        with workers.autocast():
+            seen = model.see(inr, last).sum()
+        return torch.autograd.grad(seen, wanted, allow_unused=True)
+
+    return step
+
+
+# %%
 with tempfile.TemporaryDirectory() as folder:
     rivals = {"first version": first_step(batch)} if first_version(Path(folder)) else {}
-rivals |= {f"head {head}": step_of(model_of(head=head), batch) for head in ("start", "translate", "pool", "both")} | {"depth 0": step_of(model_of(depth=0), batch), "nothing carried": step_of(model_of(carry=False), batch)}
+rivals |= {f"head {head}": step_of(model_of(head=head), batch) for head in ("start", "translate", "pool", "both")} | {"depth 0": step_of(model_of(depth=0), batch), "nothing carried": step_of(model_of(carry=False), batch), "target INRs alone": targets_alone(batch)}
 if compiled:
     warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
     rivals["compiled"] = step_of(model_of(), batch, translated=True)
@@ -356,8 +375,25 @@ beside = ratios(compare(rivals), next(iter(rivals)))
 beside.round(2)
 
 # %%
-times = beside["times faster than first version"] if "first version" in beside.index else {}
-f"A step of tiny makes {times['head translate']:.2f} of the first version's speed, {times['nothing carried']:.2f} without what is carried along weights, which that had not." if len(times) else "The first version is not at hand."
+times, share = beside.iloc[:, -1], 100 * beside.loc["target INRs alone", "median ms"] / beside.loc["head translate", "median ms"]
+before = f"A step of tiny makes {times['head translate']:.2f} of the first version's speed, {times['nothing carried']:.2f} without what is carried along weights, which that had not." if "first version" in beside.index else "The first version is not at hand."
+f"{before} Of a step of tiny target INRs take {share:.0f} %."
+
+# %% [markdown]
+# ## Where the time goes
+#
+# One step of `tiny`, operator by operator, by PyTorch's profiler: the time that an operator takes itself, without those that it calls.
+
+# %%
+#| fig-alt: "Horizontal bars: the share of the time of a step in each of the ten operators that take most, and in all others."
+step, gpu = step_of(model_of(), batch), workers.device.type == "cuda"
+step()
+with profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU]) as seen:
+    step()
+taken = pd.Series({e.key.removeprefix("aten::"): e.self_device_time_total if gpu else e.self_cpu_time_total for e in seen.key_averages()}).sort_values(ascending=False)
+shares = 100 * pd.concat([taken[:10], pd.Series({f"{len(taken) - 10} others": taken[10:].sum()})]) / taken.sum()
+ax = shares[::-1].plot.barh(figsize=(6, 3), color="#0072B2")
+ax.set(xlabel="share of a step (%)");
 
 # %% [markdown]
 # ## Thin edges or an even split
@@ -575,6 +611,6 @@ def rows(frame: pd.DataFrame) -> list[dict]:
 record = dict(
     run_id="-".join(map(str, (settings["device"], settings["precision"], hidden, batch))), config=settings, env=environment(workers),
     references=rows(references), splits=rows(splits), resident=resident.to_dict(), roof=rows(roof.assign(peak=peak / 1e9, bandwidth=bandwidth / 1e9)),
-    beside_first_version=rows(beside), growth=rows(growth), exponents=rows(exponents), compiled=None if compiling is None else rows(compiling),
+    beside_first_version=rows(beside), profile=rows(shares.rename_axis("operator").rename("per cent").to_frame()), growth=rows(growth), exponents=rows(exponents), compiled=None if compiling is None else rows(compiling),
 )
 write_record(record, "training", project_root() / "figures" / "benchmarks").name

@@ -163,7 +163,7 @@ def test_a_grid_of_any_size_is_refused(tmp_path):
 
 EDITORS = {
     "dws": dict(dim=8, depth=2, heads=0, reduction="mean"), "nfn_np": dict(dim=8, depth=2, frequencies=4), "nfn_hnp": dict(dim=8, depth=2, frequencies=4), "nft": dict(dim=8, depth=2),
-    "ng_gnn": dict(dim=8, edge_dim=8, depth=3, frequencies=4), "ng_transformer": dict(dim=8, edge_dim=8, inner=8, heads=2, depth=3, frequencies=4), "scalegmn": dict(dim=8, depth=3),
+    "ng_gnn": dict(dim=8, edge_dim=8, depth=3, frequencies=4), "ng_transformer": dict(dim=8, edge_dim=8, inner=8, heads=2, depth=3, frequencies=4), "scalegmn": dict(dim=8, depth=3), "inrformer": dict(dim=16, edge_dim=16, depth=1, heads=2, hint=4, query=4, features=2),
 }
 TINY = INRSpec(widths=(2, 4, 3, 1), omega=10.0)
 
@@ -244,8 +244,9 @@ def with_biases_from_the_first_node_on(reader):
     return reader
 
 
-@pytest.mark.parametrize("name", EDITORS)
+@pytest.mark.parametrize("name", [name for name in EDITORS if name != "inrformer"])
 def test_editors_begin_near_the_identity(name):
+    "All but INRFormer, whose read-outs start as target INRs need them."
     reader, inr = reader_of(name, TINY, **EDITORS[name]), init_inr(TINY, 50, generator=seeded()).to(torch.float64)
     with torch.no_grad():
         assert 0 < missed(reader, inr, lambda standard: standard) < 0.05
@@ -265,7 +266,7 @@ def test_the_released_graph_network_does_not_learn_to():
 
 
 @pytest.mark.parametrize(("name", "steps"), [
-    ("dws", 60), ("nfn_np", 150), ("nfn_hnp", 120), *(pytest.param(name, 120, marks=pytest.mark.grid) for name in ("nft", "ng_gnn", "ng_transformer")),
+    ("dws", 60), ("nfn_np", 150), ("nfn_hnp", 120), *(pytest.param(name, 120, marks=pytest.mark.grid) for name in ("nft", "ng_gnn", "ng_transformer")), pytest.param("inrformer", 150, marks=pytest.mark.grid),
 ])
 def test_editors_learn_a_random_layer_of_linear_maps(name, steps):
     reader, test = trained(editor(name), mixed, steps=steps, lr=2e-2), init_inr(TINY, 200, generator=seeded(99))

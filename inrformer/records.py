@@ -270,15 +270,15 @@ def _average(row: Any, runs: list[Record], values: tuple[str, ...]) -> dict[str,
     return {f"{v} ({name})": found[v].agg(name) for v in values for name in ("mean", "min", "max")} | dict(runs=len(runs))
 
 
-def _notes(runs: list[Record], usual: set[str] = frozenset()) -> str:
+def _notes(runs: list[Record], usual: set[tuple[str, str]] = frozenset()) -> str:
     "What a reader of a row's mean should know: runs of other source, INRs of other bits, or of others than the usual, several precisions, steps that were compiled, crop heads that have not learned."
     other, precisions = sum(map(is_stale, runs)), sorted({r["env"]["precision"] for r in runs})
     unlearned, compiled = sum(r["summary"].get("val_crop_r2", 1.0) < LEARNED for r in runs), sum(r["env"].get("compiled", False) for r in runs)
-    bits = {r["inrs"]["bits"] for r in runs}
+    bits = {(r["inrs"]["recipe"], r["inrs"]["bits"]) for r in runs}
     said = {
         f"other source: {other} of {len(runs)} runs": other > 0,
         "mixes INR bits": len(bits) > 1,
-        "INRs of other bits than the first row's": len(bits) == 1 and usual and not bits <= usual,
+        "INRs of other bits than the first row's": len(bits) == 1 and not bits <= usual and {recipe for recipe, _ in bits} <= {recipe for recipe, _ in usual},
         f"mixes {' and '.join(precisions)}": len(precisions) > 1,
         f"step compiled: {compiled} of {len(runs)} runs": compiled,
         f"crop not learned: {unlearned} of {len(runs)} runs": unlearned,
@@ -455,12 +455,12 @@ def results(
     """One line for every row of the grid: mean, smallest and largest of each value, `runs` of `seeds`, the `protocol` that they kept, what they `reads`, the `run_ids`,
     what is `missing` (not yet run, failed and why, or left the protocol that other seeds of the row kept), and `notes`: runs of other source, INRs of other bits, several precisions."""
     groups = [(row, list(group["record"])) for row, group in runs_of(rows, found).groupby("row", sort=False)]
-    usual = {r["inrs"]["bits"] for _, there in groups[:1] for r in _kept(there)}
+    usual = {(r["inrs"]["recipe"], r["inrs"]["bits"]) for _, there in groups[:1] for r in _kept(there)}
     lines = [dict(row=row, **_line(there, values, usual)) for row, there in groups]
     return pd.DataFrame(lines, columns=["row", *_columns(values), "runs", "seeds", "protocol", "reads", "run_ids", "missing", "notes"])
 
 
-def _line(there: list[Record | None], values: tuple[str, ...], usual: set[str]) -> dict[str, Any]:
+def _line(there: list[Record | None], values: tuple[str, ...], usual: set[tuple[str, str]]) -> dict[str, Any]:
     "What a row's records, one or None for every seed, say together."
     kept = _kept(there)
     said = dict(protocol=kept[0]["summary"]["protocol"], reads=kept[0]["reads"], notes=_notes(kept, usual)) if kept else dict(protocol="", reads="", notes="")

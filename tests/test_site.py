@@ -46,9 +46,10 @@ def option(cell, name):
 
 
 def text_of(cell):
-    "What a cell's outputs say in words: tables and sentences, not pictures."
+    "What a cell's outputs say in words: tables and sentences, not pictures, nor blanks between tags, which a page may leave out."
     data = [o.get("data", {}) for o in cell.outputs]
-    return [next((d[kind] for kind in ("text/html", "text/markdown", "text/plain") if kind in d), None) for d in data if "image/png" not in d]
+    said = (next((d[kind] for kind in ("text/html", "text/markdown", "text/plain") if kind in d), None) for d in data if "image/png" not in d)
+    return [text and re.sub(r">\s+<", "><", text) for text in said]
 
 
 def execute(names, root):

@@ -257,7 +257,7 @@ def experiment(name: str, protocol: str | None = None, changes: Row | None = Non
     if protocol not in (several if len(several) > 1 else [None, *several]):
         raise ValueError(f"{name} has the protocols {several}, not {protocol}: name one of them (--protocol)")
     rows = [_changed(row, changes or {}) for row in known[name] if protocol in (None, row["protocol"])]
-    return name if len(several) == 1 else f"{name}-{protocol}", [row for k, row in enumerate(rows) if row not in rows[:k]]  # changes may have made some alike
+    return name if len(several) == 1 else f"{name}-{protocol}", [row for k, row in enumerate(rows) if row not in rows[:k]]  # changes may make rows alike
 
 
 def _changed(row: Row, changes: Row) -> Row:

@@ -221,7 +221,7 @@ def pull_reader(name: str, folder: str | Path | None = None, *, hub: Hub | None 
         if sha256(path) != known.get("files", {}).get(path.name):
             raise ValueError(f"{name}: its {path.name} is not what its record says: pull it again, or ask its owner")
         reader = load_reader(path)
-        place.mkdir(exist_ok=True)
-        for name in filter(lambda name: (there / name).is_file(), OF_A_READER):
-            os.replace(there / name, place / name)
+        if place.is_dir():
+            os.replace(place, Path(temporary) / "before")
+        os.replace(there, place)
     return reader

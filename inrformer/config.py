@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'IMAGE_FIELDS', 'UNSAID', 'Protocol', 'RunConfig', 'sections', 'field_types', 'check_names',
-           'readers_with', 'config_from', 'flat', 'from_json', 'identity', 'run_id', 'protocol_of', 'base_name',
-           'protocol_kept', 'parse_fields']
+           'check_parameters', 'readers_with', 'config_from', 'flat', 'from_json', 'identity', 'run_id', 'protocol_of',
+           'base_name', 'protocol_kept', 'parse_fields']
 
 # %% ../nbs/13_config.ipynb #2d8ee183
 import ast
@@ -120,6 +120,11 @@ def _types(*parts: type) -> dict[str, type]:
     return dict(protocol=str, reader=str, objective=str, start_from=str) | {f.name: (get_args(f.type) or (f.type,))[0] for part in parts for f in fields(part)}
 
 # %% ../nbs/13_config.ipynb #a8a2d176
+@cache
+def _names(part: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(part))
+
+
 def check_names(names: Iterable[str], reader: str = "inrformer", objective: str = "classify") -> None:
     "Raise TypeError that names a field which there is not, and the nearest that there is."
     known = list(field_types(reader, objective))
@@ -130,9 +135,17 @@ def check_names(names: Iterable[str], reader: str = "inrformer", objective: str 
             raise TypeError(f"there is no parameter {name!r}{hint} (known: {', '.join(known)})")
 
 
+def check_parameters(given: dict[str, Any], known: dict[str, Any]) -> None:
+    "Raise TypeError for parameters of a notebook which it has not, and for those of another type than their defaults, by name."
+    if unknown := given.keys() - known.keys():
+        raise TypeError(f"there are no parameters {sorted(unknown)} (known: {', '.join(known)})")
+    if mistyped := {name: given[name] for name, value in known.items() if type(given[name]) is not type(value)}:
+        raise TypeError(f"these parameters are of another type than their defaults: {mistyped}")
+
+
 def readers_with(name: str) -> list[str]:
     "The readers that have a choice of this name."
-    return [reader for reader in READERS if name in {f.name for f in fields(READERS[reader].Config)}]
+    return [reader for reader in READERS if name in _names(READERS[reader].Config)]
 
 # %% ../nbs/13_config.ipynb #b86f1545
 def config_from(values: dict[str, Any]) -> RunConfig:
@@ -204,16 +217,10 @@ def _nested(values: dict[str, Any], given: dict[str, Any]) -> RunConfig:
     parts = sections(values["reader"], values["objective"])
     built = {name: _section(kind, {field: values[field] for field in _names(kind) if field in values}) for name, kind in parts.items() if name != "fit" or "data" not in given}
     if "data" in given:
-        idle = sorted(({f.name for f in fields(Fit)} | set(IMAGE_FIELDS)) & set(given))
-        if idle:
+        if idle := sorted({*_names(Fit), *IMAGE_FIELDS} & given.keys()):
             raise ValueError(f"{', '.join(idle)} would decide which INRs are fitted, and those of {given['data']} are there already: leave it out, or leave out data")
         built["fit"] = None
     return RunConfig(**{name: built.get(name, values.get(name)) for name in _names(RunConfig)})
-
-
-@cache
-def _names(part: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(part))
 
 
 _MADE: dict[tuple[type, str], Any] = {}

@@ -27,7 +27,7 @@ from .reader import READERS, Reader, seed_parameters
 from .splits import Split
 from .symmetry import permute, relative_error
 from .training import Train, batches, cosine, make_optimizer
-from .widgets import ROW, WIDE, Chart, Panel, opened_reader
+from .widgets import ROW, WIDE, Chart, Panel, opened_reader, push_button
 
 # %% ../nbs/20e_editing.ipynb #ed200007
 class Partly(Reader):
@@ -94,12 +94,11 @@ class EditBench(Panel):
     kept = traitlets.Instance(Scene, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):
-        narrow = ui.Layout(width="auto")
         self.editor = ui.Dropdown(description="edit", style=WIDE, layout=ui.Layout(width="300px"))
         self.strength = ui.FloatSlider(1.0, min=0.0, max=1.5, step=0.05, description="strength", style=WIDE, layout=ui.Layout(width="330px"))
-        self.run = ui.ToggleButton(description="train", icon="play", tooltip="train a small editor here, or pause that", layout=narrow)
-        self.keep = ui.Button(description="take it to all tabs", icon="share", tooltip="show the edited INR in all tabs", layout=narrow)
-        self.back = ui.Button(description="undo", icon="undo", tooltip="the INR before the last edit that was taken to all tabs", layout=narrow)
+        self.run = ui.ToggleButton(description="train", icon="play", tooltip="train a small editor here, or pause that", layout=ui.Layout(width="auto"))
+        self.keep = push_button("take it to all tabs", "share", "show the edited INR in all tabs")
+        self.back = push_button("undo", "undo", "the INR before the last edit that was taken to all tabs")
         self.images, self.curve = Chart(), Chart()
         self._learned, self._runs, self._of, self._taken = {}, {}, None, []
         super().__init__([ui.HBox([self.editor, self.run, self.strength, self.keep, self.back], layout=ROW)], [self.images, self.curve])
@@ -134,6 +133,12 @@ def _begin(self: EditBench) -> None:
 def _learning(self: EditBench) -> Learning | None:
     "What is trained here for the chosen edit."
     return self._learned.get(self.editor.value)
+
+
+@patch(as_prop=True)
+def _partly(self: EditBench) -> Partly:
+    "The editor, as strong as the slider says."
+    return Partly(self._whole, self.strength.value)
 
 
 @patch(as_prop=True)
@@ -192,7 +197,7 @@ def take(self: EditBench) -> None:
     scene = self.change.scene
     if self._whole is not None:
         self._taken.append((scene, self.editor.value, 0 if self._learning is None else self._learning.steps, self.strength.value))
-        self.kept = replace(scene, inr=Partly(self._whole, self.strength.value).edit(scene.inr), image=None, again=None)
+        self.kept = replace(scene, inr=self._partly.edit(scene.inr), image=None, again=None)
 
 
 @patch(as_prop=True)
@@ -216,7 +221,7 @@ def settle(self: EditBench) -> None:
     render(scene.inr, 1, 1)
     learned = self._learning
     self._whole = exact(opened_reader(self._runs[name][1])) if name in self._runs else None if learned is None else learned.editor
-    self.edited = self.change.after if self._whole is None else Partly(self._whole, self.strength.value).edit(self.change.after)
+    self.edited = self.change.after if self._whole is None else self._partly.edit(self.change.after)
     done = name in self._runs or (learned is not None and learned.steps >= STEPS)
     with self.quiet():
         self.run.value, self.run.disabled, self.keep.disabled, self.back.disabled = self.run.value and not done, done, self._whole is None, not self._taken
@@ -229,9 +234,9 @@ def tell(self: EditBench) -> str:
     scene, learned = self.change.scene, self._learning
     if self._whole is None:
         return f"Nothing is edited yet. <b>Press train</b>: a small reader learns, from some of the {len(scene.test or ())} test INRs and what they show, which weights show the edit; it takes less than a minute."
-    here, known = score(self.task, Partly(self._whole, self.strength.value), self._shown), ""
+    here, known = score(self.task, self._partly, self._shown), ""
     if learned:
-        held = score(self.task, Partly(self._whole, self.strength.value), learned.held)
+        held = score(self.task, self._partly, learned.held)
         met = (learned.known.inr.flat() == scene.inr.flat().to(torch.float32)).all(dim=1).any()
         known = f" It {'learned from' if met else 'never saw'} this INR; on {len(learned.held)} that it never saw it makes {held['edit_made']:.2f} (contrast and brightness {held['edit_affine']:.2f}), after {learned.steps} of {STEPS} steps."
     return f"{self._said(here)}{known} {self._order()}"
@@ -262,7 +267,7 @@ def _order(self: EditBench) -> str:
     change = self.change
     if not fewest_transpositions(change.perm) and not change.twisted:
         return "Permute something, and the edit goes along."
-    error = relative_error(self.edited, permute(Partly(self._whole, self.strength.value).edit(change.before), change.perm))
+    error = relative_error(self.edited, permute(self._partly.edit(change.before), change.perm))
     if error <= TOLERANCE:
         return f"The edit of the permuted INR is the permuted edit, to {number(error)}."
     return f"The edit of the changed INR is not the permuted edit: they differ by {number(error)}{', for weights have changed by another symmetry than the order of neurons, which the editor does not know' if change.twisted else ''}."

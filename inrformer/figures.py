@@ -28,7 +28,7 @@ from plotly.io import write_images
 from torch import Tensor
 
 from .inr import INR, INRSpec, Param, psnr
-from .inspection import FLAT, TOLERANCE, Change, Scene, accuracies, attention, between, crops, demo_source, first_break, hint_at, logits_of, losses, render, walk
+from .inspection import FLAT, TOLERANCE, Change, Scene, accuracies, attention, between, crops, demo_source, fewest_transpositions, first_break, hint_at, losses, probabilities, render, walk
 from .layers import neighbours
 from .moves import transform
 from .palette import BLUE, GREEN, GREY, ORANGE, VERMILLION
@@ -303,13 +303,10 @@ def fig_networks(
     marked = moved if len(moved) <= 4 else ()
     said = f" Neurons that moved last: {', '.join(f'{k} of {layer_names(before.spec)[l]}' for l, k in marked)}." if marked else ""
     first, then = names
-    plots = [_network(before, None, marked, first), _network(after, order, marked, then if _still(order) else f"{then}: the same neurons, at other places")]
+    plots = [_network(before, None, marked, first), _network(after, order, marked, f"{then}: the same neurons, at other places" if fewest_transpositions(order) else then)]
     alt = f"An INR of widths {before.spec.widths} as a layered graph, {first} and {then}. {_WHAT}{said}"
     return _figure(plots, alt, 250, gap=0.03, margin=dict(l=5, r=5, t=26, b=5), transition=_GLIDE)
 
-
-def _still(order: Permutation) -> bool:
-    return all(torch.equal(index, torch.arange(index.shape[1])[None]) for index in order.indices)
 
 # %% ../nbs/19_figures.ipynb #f1844429
 def _beside(spec: INRSpec, matrix: Param) -> list[Param]:
@@ -426,14 +423,14 @@ def fig_accuracy(
     other: str = FLAT,  # and second
 ) -> go.Figure:
     "Test accuracy of two readers against the number of transpositions."
-    counts, said, flatly = (list(column) for column in zip(*points)) if points else ([], [], [])
-    traces = [_curve(reader, counts, said, BLUE, "circle", "solid", "top"), _curve(other, counts, flatly, ORANGE, "square", "dash", "bottom")]
+    counts, said, theirs = (list(column) for column in zip(*points)) if points else ([], [], [])
+    traces = [_curve(reader, counts, said, BLUE, "circle", "solid", "top"), _curve(other, counts, theirs, ORANGE, "square", "dash", "bottom")]
     shapes = [dict(type="line", x0=0, x1=1, xref="paper", y0=1 / classes, y1=1 / classes, line=dict(color=GREY, dash="dot"))]
     notes = [dict(x=0, xref="paper", xanchor="left", y=1 / classes, yanchor="bottom", text="chance", showarrow=False)]
     if at is not None:
         shapes.append(dict(type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line=dict(color=GREEN, width=2)))
         notes.append(dict(x=at, y=1, yref="paper", yanchor="bottom", text="you are here", showarrow=False))
-    ends = f" After {counts[-1]} transpositions: {reader} {said[-1]:.3f}, {other} {flatly[-1]:.3f}." if points else ""
+    ends = f" After {counts[-1]} transpositions: {reader} {said[-1]:.3f}, {other} {theirs[-1]:.3f}." if points else ""
     x = dict(title=dict(text="transpositions of hidden neurons, each INR on its own walk", font=dict(size=12)), range=[-0.09 * last, 1.09 * last])
     plot = _Plot(traces, x=x, y=dict(title=dict(text="test accuracy", font=dict(size=12)), range=[-0.05, 1.1]))
     return _figure([plot], f"Test accuracy against the number of transpositions.{ends}", 330, legend=dict(orientation="h", y=-0.28, yanchor="top", x=1, xanchor="right"), shapes=shapes, annotations=notes)
@@ -570,7 +567,7 @@ def examples() -> dict[str, go.Figure]:
     scene = demo_source().scene(0)
     inr, reader, change = scene.inr, scene.reader, Change.permuted(scene)
     both = {"INRFormer": reader, FLAT: scene.flat}
-    said = {name: {when: logits_of(one, x)[0].softmax(dim=0) for when, x in (("before", inr), ("after", change.after))} for name, one in both.items()}
+    said = {name: {when: probabilities(one, x) for when, x in (("before", inr), ("after", change.after))} for name, one in both.items()}
     steps = walk(inr.spec, len(scene.test), generator=torch.Generator().manual_seed(0))
     hint = hint_at(reader, -0.2, 0.1, 0.6)
     return dict(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'FLAT', 'render', 'walk', 'transposition', 'fewest_transpositions', 'ways_through', 'twins', 'between',
-           'losses', 'barrier', 'exact', 'read', 'logits_of', 'class_named', 'best_class', 'stage_errors',
-           'first_break', 'variant', 'logits_of_all', 'accuracies', 'attention', 'hint_at', 'crops', 'Scene', 'Change',
-           'Source', 'demo_source', 'run_source', 'sources', 'readers_beside', 'editors_beside']
+           'losses', 'barrier', 'exact', 'read', 'logits_of', 'class_named', 'probabilities', 'best_class',
+           'stage_errors', 'first_break', 'variant', 'logits_of_all', 'accuracies', 'attention', 'hint_at', 'crops',
+           'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources', 'readers_beside', 'editors_beside']
 
 # %% ../nbs/18_inspection.ipynb #02a53398
 import copy
@@ -204,9 +204,14 @@ def class_named(reader: Reader, number: SupportsIndex) -> str:
     return html.escape(reader.classes[int(number)])
 
 
+def probabilities(reader: Reader, inr: INR) -> Float[Tensor, "classes"]:
+    "How probable a reader finds each class of an INR. Raises ValueError as `logits_of` does."
+    return logits_of(reader, inr)[0].softmax(dim=0)
+
+
 def best_class(reader: Reader, inr: INR) -> tuple[str, float]:
     "The most probable class of an INR, as HTML shows it, and its probability."
-    said = logits_of(reader, inr)[0].softmax(dim=0)
+    said = probabilities(reader, inr)
     return class_named(reader, said.argmax()), said.max().item()
 
 # %% ../nbs/18_inspection.ipynb #22f5c252
@@ -266,7 +271,7 @@ def logits_of_all(reader: Reader, inrs: INR) -> Float[Tensor, "b classes"]:
 # %% ../nbs/18_inspection.ipynb #1f3ec73f
 def accuracies(
     reader: Reader,
-    flat: Reader,  # what it is compared with
+    other: Reader,  # what it is compared with
     test: Split,  # INRs and labels
     steps: list[Permutation],  # of a walk with one way for each INR
 ) -> Iterator[tuple[int, float, float]]:
@@ -274,7 +279,7 @@ def accuracies(
     reader, last, read_once = copy.deepcopy(reader).float().eval(), len(steps) - 1, logits_of_all.__wrapped__  # nobody asks about these INRs again
     for count in sorted({0, last, *(2**k for k in range(last.bit_length()))}):
         moved = permute(test.inr, steps[count])
-        yield count, accuracy(read_once(reader, moved), test.labels), accuracy(read_once(flat, moved), test.labels)
+        yield count, accuracy(read_once(reader, moved), test.labels), accuracy(read_once(other, moved), test.labels)
 
 # %% ../nbs/18_inspection.ipynb #de439ec4
 @_remembered

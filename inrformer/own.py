@@ -23,7 +23,7 @@ from .figures import fig_network, fig_progress
 from .fitting import Adam, gradient_of, init_from_seeds, init_seeds
 from .images import load_picture, picture_of
 from .inr import INR, INRSpec, grid, pixel_grid, psnr
-from .inspection import Scene, Source, class_named, logits_of
+from .inspection import Scene, Source, class_named, probabilities
 from .widgets import Chart, Panel
 
 # %% ../nbs/20a_own.ipynb #87f6ffff
@@ -324,7 +324,7 @@ def _heard(self: OwnBench) -> str:
     "What the model says of the weights by now, if it names anything."
     if not (reader := self.opened.reader).classes:
         return ""
-    said = logits_of(reader, self.fitting.now())[0].softmax(dim=0)
+    said = probabilities(reader, self.fitting.now())
     (first, share), *others = [(class_named(reader, k), said[k]) for k in said.argsort(descending=True)[:3].tolist()]
     return f": reading these weights, the model says <b>{first}</b> ({share:.2f}), then {' and '.join(f'{name} ({share:.2f})' for name, share in others)}"
 

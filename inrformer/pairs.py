@@ -22,9 +22,6 @@ from .symmetry import Permutation, align, permute, relative_error
 from .widgets import WIDE, Chart, Panel
 
 # %% ../nbs/20b_pairs.ipynb #7fdd9d22
-_COPY = "a permuted copy of it"
-
-
 class PairBench(Panel):
     "An INR beside another of the same image: the line between them before and after `align`, and what readers say of both."
 
@@ -32,7 +29,7 @@ class PairBench(Panel):
     scene = traitlets.Instance(Scene, allow_none=True)
 
     def __init__(self, inr: INR, reader: Reader, **known: Any):
-        options = [("fitted again, start 1", 1), ("fitted again, start 2", 2), (_COPY, 0)]
+        options = [("fitted again, start 1", 1), ("fitted again, start 2", 2), ("a permuted copy of it", 0)]
         self.second = ui.Dropdown(options=options, description="the second INR", style=WIDE)
         self.networks, self.line, self.strips = Chart(), Chart(layout=ui.Layout(flex="1 1 330px")), Chart(layout=ui.Layout(flex="1 1 420px"))
         super().__init__([], [self.networks, self.line, self.strips])

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Record', 'RIVALS', 'WORDS', 'PHRASES', 'LEVEL', 'ASKED_FIRST', 'FEW', 'records_folder', 'record_of', 'write_record',
            'records', 'is_stale', 'find_record', 'find_records', 'stale', 'check_images', 'thread_seconds', 'rivals',
-           'table', 'row_name', 'runs_of', 'plain_name', 'counted', 'results', 'spread', 'of_most_images', 'Paired',
-           'right', 'measure', 'paired', 'unseen', 'variance_of_seeds', 'variance_of_images', 'holm', 'judged',
-           'interval', 'verdict', 'effects']
+           'table', 'row_name', 'by_row', 'runs_of', 'plain_name', 'counted', 'results', 'spread', 'of_seeds',
+           'remarks', 'by_images', 'of_most_images', 'Paired', 'right', 'measure', 'paired', 'unseen',
+           'variance_of_seeds', 'variance_of_images', 'holm', 'judged', 'in_points', 'interval', 'verdict', 'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
 import json
@@ -195,7 +195,7 @@ def rivals(
     record: Record,  # of a finished run
     found: Iterable[Record],  # where to look
 ) -> pd.DataFrame:
-    "A line for the run and for each of its rivals on record, the most accurate first: what reads, what it reads, how much of that was rendered, accuracies, parameters, and seconds of training times threads."
+    "A line for the run and for each of its rivals on record, the most accurate first: what reads, what it reads, how much of that was rendered, accuracies, parameters, and CPU seconds of training."
     same = [record, *(r for r in found if r["run_id"] != record["run_id"] and r["summary"] and _alike(record, r))]
     best = {_rival(record, r): r for r in sorted(same, key=lambda r: r is not record and is_stale(r), reverse=True)}
     lines = [dict(row=name, reads=r["reads"], thread_seconds=thread_seconds(r))
@@ -290,6 +290,11 @@ def row_name(row: dict[str, Any], first: dict[str, Any]) -> str:
     'What a row states beyond the first of its grid, such as "hint 64"; "baseline" when that is nothing.'
     stated = {name: value for name, value in ({name: "default" for name in first} | row).items() if name != "seed" and value != first.get(name)}
     return ", ".join(f"{name} {value}" for name, value in stated.items()) or "baseline"
+
+
+def by_row(rows: list[dict[str, Any]], what: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    "What is said of each row of a grid, by its name there."
+    return {row_name(row, rows[0]): what(row) for row in rows}
 
 
 _Key = tuple[tuple[str, ...], int]  # a config without name and seed, and its seed
@@ -453,7 +458,7 @@ def results(
     values: tuple[str, ...] = ("test_accuracy",),  # summary fields to average over the seeds
 ) -> pd.DataFrame:
     """One line for every row of the grid: mean, smallest and largest of each value, `runs` of `seeds`, the `protocol` that they kept, what they `reads`, the `run_ids`,
-    what is `missing` (not yet run, failed and why, or left the protocol that other seeds of the row kept), and `notes`: runs of other source, INRs of other bits, several precisions."""
+    what is `missing` (not yet run, failed and why, or left the protocol that other seeds of the row kept), and `notes`: what a reader of the means should know."""
     groups = [(row, list(group["record"])) for row, group in runs_of(rows, found).groupby("row", sort=False)]
     usual = {(r["inrs"]["recipe"], r["inrs"]["bits"]) for _, there in groups[:1] for r in _kept(there)}
     lines = [dict(row=row, **_line(there, values, usual)) for row, there in groups]
@@ -489,12 +494,27 @@ def spread(
     return ["" if mean == "nan" else mean if low == high else f"{mean} ({low} to {high})" for mean, low, high in shown]
 
 
-def of_most_images(rows: list[dict[str, Any]], found: Iterable[Record]) -> list[Record]:
-    "Records of the images that these rows have most of."
+def of_seeds(rows: pd.DataFrame) -> list[str]:
+    "Of every row of `results`, how many of its seeds were run."
+    return [f"{runs} of {seeds}" for runs, seeds in zip(rows["runs"], rows["seeds"])]
+
+
+def remarks(rows: pd.DataFrame) -> list[str]:
+    "Of every row of `results`, what is missing, and what its mean should not hide."
+    return ["; ".join(filter(None, both)) for both in zip(rows["missing"], rows["notes"])]
+
+
+def by_images(found: Iterable[Record]) -> dict[str, list[Record]]:
+    "Records by the name of their images."
     parts: dict[str, list[Record]] = {}
     for r in found:
         parts.setdefault(flat(r["config"])["dataset"], []).append(r)
-    return max((parts[name] for name in sorted(parts)), key=lambda part: len(counted(rows, part)), default=[])
+    return dict(sorted(parts.items()))
+
+
+def of_most_images(rows: list[dict[str, Any]], found: Iterable[Record]) -> list[Record]:
+    "Records of the images that these rows have most of."
+    return max(by_images(found).values(), key=lambda part: len(counted(rows, part)), default=[])
 
 # %% ../nbs/15_records.ipynb #b1fccdda
 @dataclass(frozen=True, eq=False)
@@ -641,6 +661,11 @@ def judged(
     found.insert(6, "p (Holm)", holm(p, weights))
     found.insert(7, "verdict", [verdict(*line) for line in zip(found["seeds"], found["effect"], found["p (Holm)"])])
     return found
+
+
+def in_points(line: Any) -> str:  # of `judged`
+    "An effect with its interval, as text; nothing where there is none."
+    return "" if line.effect != line.effect else f"{line.effect:+.2f} ({line.low:+.2f} to {line.high:+.2f})"
 
 
 def _judged(pair: Paired, variance: float, free: float, few: bool) -> dict[str, Any]:

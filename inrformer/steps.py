@@ -35,7 +35,7 @@ def animated(figures: Sequence[go.Figure]) -> dict[str, Any]:
     "One figure, as JSON, with a frame for each of several that have the same traces: what differs from the first in any of them."
     traces = [[_plain(trace) for trace in figure.to_plotly_json()["data"]] for figure in figures]
     moving = [{name for data in traces for name in data[k] if data[k][name] != trace.get(name)} for k, trace in enumerate(traces[0])]
-    frames = [dict(name=str(n), traces=list(range(len(data))), data=[{name: trace[name] for name in sorted(names)} for trace, names in zip(data, moving)]) for n, data in enumerate(traces)]
+    frames = [dict(data=[{name: trace[name] for name in sorted(names)} for trace, names in zip(data, moving)]) for data in traces]
     return dict(data=traces[0], layout=_plain(figures[0].to_plotly_json()["layout"]), frames=frames)
 
 # %% ../nbs/20h_steps.ipynb #d244a82d

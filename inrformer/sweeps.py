@@ -84,6 +84,7 @@ CHOICES: list[Row] = [
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
 MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, and how it is trained for a quarter of an hour
     (dict(dim=48, edge_dim=16), dict(epochs=24)),
+    (dict(model="paper", dim=48, edge_dim=16), dict(epochs=24)),
     (dict(reader="deepsets", pair_dim=64), dict(epochs=56)),
     (dict(reader="dws"), dict(epochs=18, lr=2e-3, optimizer="muon")),
     (dict(reader="nfn_np"), dict(epochs=75, lr=4e-3)),
@@ -105,7 +106,7 @@ MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, 
     (dict(reader="flat"), dict(epochs=100)),
 ]
 WITHOUT_CROP: list[Row] = [row | how | dict(aux=False) for row, how in MATCHED[:1]]
-AS_FITTED: list[Row] = [row | how | dict(canonical=False) for row, how in MATCHED if row.get("reader", "inrformer") in ("inrformer", "ng_gnn", "scalegmn")]
+AS_FITTED: list[Row] = [row | how | dict(canonical=False) for row, how in MATCHED if row.get("reader", "inrformer") in ("inrformer", "ng_gnn", "scalegmn") and "model" not in row]
 AUTHORS: list[Row] = [dict(canonical=False, augment="none", weight_noise=0.0, copies=1) | row for row in (
     dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, augment="shift", epochs=32),
     dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from .figures import blank, fig_change, fig_classes, fig_network, layer_names, number
 from .inr import INR, INRSpec
-from .inspection import Scene, best_class, logits_of, read, render
+from .inspection import Scene, best_class, probabilities, read, render
 from .reader import Reader
 from .symmetry import relative_error
 from .widgets import ROW, WIDE, Chart, Panel, tick_box
@@ -153,5 +153,5 @@ def draw(self: TouchBench) -> None:
     self.images.show(fig_change, scene.inr, self.touched, stacked=True)
     if not reader.classes:
         return self.classes.show(blank)
-    said = {when: logits_of(reader, x)[0].softmax(dim=0) for when, x in (("as it was", scene.inr), ("touched", self.touched))}
+    said = {when: probabilities(reader, x) for when, x in (("as it was", scene.inr), ("touched", self.touched))}
     self.classes.show(fig_classes, {type(reader).__name__: said}, reader.classes, label=scene.label)

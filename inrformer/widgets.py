@@ -29,7 +29,7 @@ from torch import Tensor
 from .config import RunConfig
 from .figures import MANY, WHOLE, blank, fig_accuracy, fig_attention, fig_change, fig_classes, fig_crop, fig_errors, fig_fit, fig_network, fig_networks, fig_weights, layer_names, number
 from .inr import INR, KINDS, INRSpec, canonicalize, pixel_grid
-from .inspection import FLAT, TOLERANCE, Change, Scene, Source, accuracies, attention, class_named, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, read, readers_beside, render, sources, transposition, twins, walk, ways_through
+from .inspection import FLAT, TOLERANCE, Change, Scene, Source, accuracies, attention, class_named, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, probabilities, read, readers_beside, render, sources, transposition, twins, walk, ways_through
 from .reader import READERS, Reader, load_reader
 from .records import plain_name
 from .runs import open_run
@@ -448,7 +448,7 @@ def tell(self: Picker) -> str:
     names, label = self.scene.reader.classes, self.scene.label
     if len(names) < 2:
         return f"This model was not trained to name what an INR shows. <small>{html.escape(self.scene.about)}</small>"
-    said = logits_of(self.scene.reader, self.scene.inr)[0].softmax(dim=0)
+    said = probabilities(self.scene.reader, self.scene.inr)
     guess = int(said.argmax())
     verdict = ": an image of your own" if label is None else ", which is right" if guess == label else f", which is wrong: it is {class_named(self.scene.reader, label)}"
     return f"<b>From this INR's weights the model says {class_named(self.scene.reader, guess)}</b> ({said[guess]:.2f}){verdict}. <small>{html.escape(self.scene.about)}</small>"
@@ -483,11 +483,7 @@ def tell(self: ShowBench) -> str:
 def draw(self: ShowBench) -> None:
     self.fit.show(fig_fit, self.scene.inr, self.scene.image, side=self.side.value)
     self.network.show(fig_network, self.scene.inr)
-    self.weights.show(_weights_of_one, self.scene.inr)
-
-
-def _weights_of_one(inr: INR) -> go.Figure:
-    return fig_weights({"the INR": inr})
+    self.weights.show(fig_weights, {"the INR": self.scene.inr})
 
 # %% ../nbs/20_widgets.ipynb #686b9e81
 class PermuteBench(Panel):
@@ -501,7 +497,7 @@ class PermuteBench(Panel):
         self.play = ui.Play(0, 0, 1, interval=800, show_repeat=False, tooltip="one transposition after another")
         self.twins: dict[str, ui.Checkbox] = {}
         self.canonical = tick_box("canonicalize both")
-        self.clear, self.back = (push_button(*what) for what in (("reset", "refresh", "back to the identity"), ("undo", "undo", "what stood before the last change")))
+        self.clear, self.back = push_button("reset", "refresh", "back to the identity"), push_button("undo", "undo", "what stood before the last change")
         self.layers: list[ui.IntSlider] = []
         self.rows, self.ticks, self.numbers, self._hidden = ui.VBox(), ui.HBox(layout=ROW), ui.HTML(), ()
         self.networks, self.images, self.weights = Chart(layout=ui.Layout(flex="5 1 420px")), Chart(layout=ui.Layout(flex="1 1 150px")), Chart()
@@ -935,7 +931,7 @@ def _said(self: ReadersBench) -> dict[str, dict[str, Tensor]]:
     "Probabilities, by reader and by what it read."
     scene, both, other = self.change.scene, {"before": self.change.before, "after": self.change.after}, self._beside
     readers = {type(scene.reader).__name__: scene.reader} | ({} if other is None else {self.other.value: other})
-    return {name: {when: logits_of(reader, inr)[0].softmax(dim=0) for when, inr in both.items()} for name, reader in readers.items()}
+    return {name: {when: probabilities(reader, inr) for when, inr in both.items()} for name, reader in readers.items()}
 
 # %% ../nbs/20_widgets.ipynb #c52e70f4
 @patch

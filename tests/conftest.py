@@ -1,4 +1,5 @@
 import os
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -41,9 +42,14 @@ def shared_data() -> Path:
     return folder
 
 
+APART = r"gives no INR for an INR|gives an INR for an INR with edits=True alone|has no decoder and shows nothing of an INR"  # why a reader cannot be trained for an objective
+
+
 def go_together(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    "What is made of an objective and a reader; where they do not go together, and it is said why, the test is skipped."
+    "What is made of an objective and a reader; where that reader cannot be trained for it, and it is said why, the test is skipped."
     try:
         return make(*args, **kwargs)
     except ValueError as error:
+        if not re.search(APART, str(error)):
+            raise
         pytest.skip(str(error))

@@ -29,8 +29,8 @@ def pictures(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(("page", "name", "value", "message"), [
-    ("fitting.ipynb", "repeat", 3, "unexpected keyword argument 'repeat'"), ("fitting.ipynb", "dataclass", 3, "unexpected keyword argument 'dataclass'"),
-    ("fitting.ipynb", "record", "yes", "record must be of type bool, not 'yes'"),
+    ("fitting.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("fitting.ipynb", "check_parameter", 3, "there are no parameters ['check_parameter']"),
+    ("fitting.ipynb", "record", "yes", "of another type than their defaults: {'record': 'yes'}"),
     ("training.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("readers.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("seeds.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("training.ipynb", "batch", "many", "of another type than their defaults"),
 ])
 def test_a_benchmark_refuses_what_it_does_not_know(page, name, value, message):

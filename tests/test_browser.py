@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from inrformer.demo import load_demo
-from inrformer.inspection import TOLERANCE
+from inrformer.inspection import TOLERANCE, demo_source
 from inrformer.readers.inrformer import BROKEN
+from inrformer.steps import write_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -473,7 +474,7 @@ def check_hover(page, network) -> None:
 
 
 def test_a_page_of_steps_needs_nothing_beside_it(page, tmp_path):
-    shutil.copy(ROOT / "figures/steps.html", tmp_path)
+    write_steps(tmp_path / "steps.html", demo_source().scene(0))
     assert (tmp_path / "steps.html").stat().st_size < 1_000_000
     page.context.set_offline(True)
     page.goto((tmp_path / "steps.html").as_uri())

@@ -43,16 +43,16 @@ def made(home: Path) -> dict[str, tuple[Path, callable]]:
     (state,) = save_state_dicts(inr[:1], home)
     write_table(home / "x-train.parquet", images=pictures(3, 4, 4), labels=[0, 1, 0])
     split = [Split(inr[3 * k : 3 * k + 3], torch.arange(3) % 2, torch.arange(3) + 10 * k, torch.full((3,), 30.0), torch.zeros(3, dtype=torch.int64)) for k in range(2)]
-    store_dataset(home / "set", dict(train=split[0], test=split[1]), images="x", classes=("a", "b"), image_range=(-1.0, 1.0), origin="here")
+    store_dataset(home / "kept-4711", dict(train=split[0], test=split[1]), images="x", classes=("a", "b"), image_range=(-1.0, 1.0), origin="here")
     table = load_images(str(home / "x-{split}.parquet"), "train")
 
     def in_set() -> str:
-        return "".join(map(str, (INRDataset(home / "set").split(name).inr.flat().tolist() for name in ("train", "test"))))
+        return "".join(map(str, (INRDataset(home / "kept-4711").split(name).inr.flat().tolist() for name in ("train", "test"))))
 
     return {
         "inrs.safetensors": (home / "inrs.safetensors", lambda: load_inr(home / "inrs.safetensors").flat().shape), "reader.safetensors": (home / "reader.safetensors", lambda: type(load_reader(home / "reader.safetensors"))),
         "state": (state, lambda: load_state_dicts([state], "nfn").flat().shape), "table": (home / "x-train.parquet", lambda: (load_images(str(home / "x-{split}.parquet"), "train").images.shape == table.images.shape)),
-        "card": (home / "set" / "card.json", in_set), "index": (home / "set" / "index.parquet", in_set), "shard": (home / "set" / "train-00000.safetensors", in_set),
+        "card": (home / "kept-4711" / "card.json", in_set), "index": (home / "kept-4711" / "index.parquet", in_set), "shard": (home / "kept-4711" / "train-00000.safetensors", in_set),
     }
 
 

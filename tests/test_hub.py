@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from inrformer.data import INRDataset, build_dataset
 from inrformer.images import load_images
 from inrformer.inr import INRSpec
-from inrformer.interchange.hub import OF_A_DATASET, FolderHub, pull_dataset, pull_reader, push_dataset, push_reader, reader_card
+from inrformer.interchange.hub import OF_A_DATASET, OF_A_READER, FolderHub, pull_dataset, pull_reader, push_dataset, push_reader, reader_card
 from inrformer.reader import load_reader
 from inrformer.runs import Run, open_run, run
 
@@ -95,7 +95,10 @@ def test_what_is_damaged_is_not_given_away(inrs, tmp_path):
 
 def test_a_reader_comes_back_with_its_card(this, inrs, tmp_path):
     shared = FolderHub(tmp_path / "hub")
-    push_reader(this, "me/reader", hub=recorded(shared))
+    client = recorded(shared)
+    push_reader(this, "me/reader", hub=client)
+    assert client.create_repo.call_args.kwargs == dict(repo_type="model", private=True, exist_ok=True)
+    assert client.upload_folder.call_args.kwargs["allow_patterns"] == OF_A_READER
     place, test = shared.place("me/reader", "model"), inrs.split("test").inr
     assert {p.name for p in place.iterdir()} == {"README.md", "record.json", "model.safetensors"}
     assert torch.equal(pull_reader("me/reader", hub=shared)(test), this.model(test))

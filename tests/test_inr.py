@@ -40,7 +40,7 @@ def test_tensors_of_another_shape_or_type_are_refused():
         (dict(kind="sine"), "kind must be one of .*siren.*not 'sine'"),
         (dict(options=dict(fourier=1)), r"the kind siren has no options \['fourier'\]"),
         (dict(kind="relu", options=dict(fourier=1.0)), "option fourier of the kind relu must be of type int"),
-        (dict(kind="relu", options=dict(fourier=1)), r"makes \[3, 6\] features of 1, 2, ... coordinates, never 4|never 2"),
+        (dict(kind="relu", options=dict(fourier=1)), r"makes \[3, 6\] features of 1, 2, \.\.\. coordinates, never 2"),
         (dict(kind="relu", options=dict(fourier=-1)), "at least 0"),
         (dict(kind="relu", last_init="linear"), "are of SIRENs"),
     ],

@@ -53,7 +53,7 @@ def test_models_that_differ_in_their_hint_share_all_else():
 
 
 def test_edge_width_depth_and_heads_are_refused_by_name():
-    for values, message in ((dict(edge_dim=33), "edge_dim must be even"), (dict(dim=10, heads=4), "dim 10 does not split into 4 heads"), (dict(fold="sum"), "fold must be one of"), (dict(depth=-1), "depth must be at least 0"), (dict(features=6, outputs=4), "features 6 must be a multiple of outputs 4")):
+    for values, message in ((dict(edge_dim=33), "edge_dim must be even"), (dict(dim=10, heads=4), "dim 10 does not split into 4 heads"), (dict(fold="sum"), "fold must be one of"), (dict(depth=-1), "depth must be at least 0"), (dict(features=6, outputs=4), "features 6 must be a multiple of outputs 4"), (dict(blocks="elementwise", carry=False), "elementwise blocks look at no neighbour")):
         with pytest.raises(ValueError, match=message):
             INRFormerConfig(**values)
     with pytest.raises(ValueError, match="hint=63 is no grid in 2 dimensions"):

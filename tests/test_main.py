@@ -2,6 +2,7 @@
 
 import sys
 import tomllib
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from test_images import pictures, put
 
 from inrformer import __main__ as command_line
-from inrformer.answers import answer, caveat, classify, recipe_of
+from inrformer.answers import answer, caveat, classify, recipe_from, recipe_of
 from inrformer.config import config_from
 from inrformer.data import INRDataset
 from inrformer.files import shown
@@ -58,7 +59,7 @@ def test_inrformer_is_a_command():
 def test_help_shows_an_example(name, capsys):
     assert said(name, "--help") == 0
     shown = capsys.readouterr().out
-    assert f"\ninrformer {name}" in shown and "--" in shown
+    assert f"\ninrformer {name}" in shown
 
 
 def test_from_pictures_to_a_class(pets, tmp_path, capsys):
@@ -67,18 +68,42 @@ def test_from_pictures_to_a_class(pets, tmp_path, capsys):
     assert "test accuracy" in capsys.readouterr().out
     put(tmp_path, "large.png", Image.fromarray(np.full((90, 70), 230, dtype=np.uint8)))
     (folder,) = (tmp_path / "runs" / "custom").glob("[0-9a-f]*")
+    command_line.main(list(map(str, ["last", *out])))
+    assert folder.name in capsys.readouterr().out
     command_line.main(list(map(str, ["classify", pets / "cat" / "0.png", tmp_path / "large.png", "--run", folder.name[:6], *out])))
     shown = capsys.readouterr()
     first, second = shown.out.splitlines()
     assert first.startswith(f"{pets / 'cat' / '0.png'}: ") and "cat 0." in first and "dog 0." in second and "dB; those of the run have" in second
     assert "note: all INRs of this run come from one start, and so do those of these pictures" in shown.err and "accuracy" in shown.err
     assert "only the middle" not in shown.err
+    command_line.main(list(map(str, ["classify", pets / "cat" / "0.png", "--invert", "--run", folder.name, *out])))
+    assert (inverted := capsys.readouterr().out) != first and inverted.startswith(str(pets))
     put(tmp_path, "strip.png", Image.fromarray(np.full((3, 500), 230, dtype=np.uint8))), (tmp_path / "empty.png").touch()
     command_line.main(list(map(str, ["classify", tmp_path / "strip.png", "--run", folder.name, *out])))
     assert f"note: of {tmp_path / 'strip.png'}, only the middle 0.6% of the longer side was seen: cut it to what it shows\n" in capsys.readouterr().err
     for words, told in (([tmp_path / "no.png"], "No such file"), ([pets / "cat" / "0.png", "--run", "zzz"], f"no finished run 'zzz': there are ['{folder.name}']"), ([folder / "config.json"], "config.json holds no readable image: it is in no known format"), ([tmp_path / "empty.png"], "empty.png is empty")):
         assert said("classify", *words, *out) == 2
         assert told in capsys.readouterr().err
+
+
+def test_a_command_that_is_stopped_says_how_it_goes_on(monkeypatch, capsys, tmp_path):
+    def command(options):
+        "Is stopped."
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command_line.COMMANDS, "last", (command_line.COMMANDS["last"][0], command))
+    assert said("last", "--out", tmp_path) == 130 and capsys.readouterr().err == "inrformer last: stopped; the same command goes on\n"
+
+
+def test_what_a_sweep_is_asked_arrives_and_rows_that_were_left_are_a_failure(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(command_line, "sweep", lambda rows, name, **how: asked.update(how, rows=len(rows), name=name) or [])
+    words = ["sweep", "table2", "--set", "dataset=digits", "n_train=64", "n_test=32", "--stale", "--compile", "--jobs", "3", "--records", tmp_path / "records", "--out", tmp_path / "runs"]
+    assert said(*words) == 1
+    wanted = dict(again=True, compiled=True, jobs=3, folder=tmp_path / "records", out=tmp_path / "runs", budget=None, rows=2, name="table2")
+    assert {name: asked[name] for name in wanted} == wanted
+    command_line.main([*map(str, words), "--budget", "5"])
+    assert asked["budget"] == 5, "what a budget leaves is no failure"
 
 
 def test_what_is_not_installed_is_named_with_what_brings_it(monkeypatch, capsys, tmp_path):
@@ -123,6 +148,26 @@ def test_pictures_for_a_run_of_a_folder_of_inrs(pets, tmp_path):
     panel = OwnBench(run_source(this.folder))
     panel.take(next(pets.rglob("*.png")))
     assert panel.fitting.steps == 20 and panel._last == 20, "as the folder's card says"
+
+
+def test_what_cannot_answer_says_why(pets, tmp_path):
+    small = {name: value for name, value in SMALL.items() if name != "reader"} | dict(dataset=str(pets), init="shared", test_init="same", fit_steps=2, epochs=1)
+    editor = run(small | dict(reader="mlp", edits=True, objective="edit"), out=tmp_path / "runs")
+    with pytest.raises(ValueError, match=f"{editor.folder.name} is no finished run of a reader that classifies"):
+        classify(editor, [next(pets.rglob("*.png"))])
+    with pytest.raises(ValueError, match="fitted elsewhere .imported, nfn convention., and how is not known"):
+        recipe_from(replace(config_from({}), fit=None), dict(origin="imported, nfn convention"))
+    run(small | dict(reader="flat"), out=tmp_path / "runs")
+    with pytest.raises(ValueError, match="'' begins the ids of 2 runs, .*: give more of it"):
+        find_run("", tmp_path / "runs")
+
+
+def test_a_run_whose_classes_are_called_otherwise_now_is_not_shown(pets, tmp_path):
+    row = {name: value for name, value in SMALL.items()} | dict(dataset=str(pets), fit_steps=2, epochs=1)
+    run(row, out=tmp_path / "runs")
+    (pets / "cat").rename(pets / "bat")
+    with pytest.raises(ValueError, match=r"is a run whose classes were named \('cat', 'dog'\), and here they are \('bat', 'dog'\)"):
+        run(row, out=tmp_path / "runs")
 
 
 def test_a_penalty_is_asked_for_and_pictures_are_fitted_with_it(tmp_path):

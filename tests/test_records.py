@@ -357,7 +357,7 @@ def test_an_interval_covers_the_effect_as_often_as_it_says(seeds, spread):
     generator, known = np.random.default_rng(0), (0.0, 0.03, -0.05, 0.1)
     tables = [judged(simulated(generator, known, seeds, spread=spread)) for _ in range(200)]
     covered = np.mean([[low <= 100 * e <= high for low, e, high in zip(t["low"], known, t["high"])] for t in tables])
-    assert 0.93 <= covered, covered
+    assert 0.93 <= covered <= (0.99 if seeds == 5 else 1), covered
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -382,6 +382,7 @@ COMMITTED = [(path.name, r) for path in sorted((ROOT / "figures" / "records").gl
 
 
 def test_committed_records_keep_their_schema():
+    assert len(COMMITTED) == sum(len(path.read_bytes().splitlines()) for path in (ROOT / "figures" / "records").glob("*.jsonl")) > 0
     for name, r in COMMITTED:
         assert {"run_id", "config", "source", "summary"} <= r.keys(), name
         assert re.fullmatch("[0-9a-f]{12}", r["run_id"]) and isinstance(flat(r["config"])["seed"], int)

@@ -25,16 +25,16 @@ import inrformer.runs
 from inrformer.__main__ import main
 from inrformer.config import config_from, run_id
 from inrformer.data import INRDataset, store_dataset
-from inrformer.demo import load_demo
+from inrformer.demo import BESIDE_DEMO, PARTS, load_demo, pack_demo
 from inrformer.files import lock, write_json
 from inrformer.images import load_images
-from inrformer.inr import INRSpec
+from inrformer.inr import INRSpec, Statistics
 from inrformer.objective import OBJECTIVES
-from inrformer.reader import READERS, load_reader
+from inrformer.reader import READERS, load_reader, seed_parameters
 from inrformer.rendered import swapped
 from inrformer.records import is_stale, record_of, records
-from inrformer.runs import LEARNED, Run, _dumped, closure, disguise, find_run, last_run, open_run, parts_of, run, source_digest
-from inrformer.sweeps import sweep
+from inrformer.runs import LEARNED, Run, _dumped, closure, dataset_for, disguise, find_run, last_run, objective_for, open_run, parts_of, reader_for, run, source_digest
+from inrformer.sweeps import ZOOS, sweep
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers, batches
 from inrformer.transfer import at_widths
@@ -131,10 +131,13 @@ def test_a_compiled_step_finds_the_same_up_to_rounding(cache):
     code = f"""if True:
         import torch
         from inrformer.runs import run
-        real, calls = torch.compile, []
-        torch.compile = lambda *args, **kwargs: calls.append(args) or real(*args, **kwargs)
+        real, made, steps = torch.compile, [], []
+        def compiling(fn, **options):
+            made.append(real(fn, **options))
+            return lambda *args: steps.append(1) or made[-1](*args)
+        torch.compile = compiling
         run({config!r}, out={str(cache / 'compiled')!r}, compiled=True)
-        assert len(calls) == 1"""  # alone: the checks of signatures cannot be compiled
+        assert len(made) == 1 and len(steps) > 1"""  # alone: the checks of signatures cannot be compiled
     subprocess.run([sys.executable, "-c", code], cwd=cache, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"), stdin=subprocess.DEVNULL, check=True, timeout=400)
     plain, compiled = (run(config, out=cache / name) for name in ("plain", "compiled"))
     one, two = (this.record_parts for this in (plain, compiled))
@@ -158,6 +161,8 @@ def test_without_a_compiler_nothing_is_begun(cache, monkeypatch):
 
 @each_task
 def test_every_reader_runs_and_is_opened_from_its_one_file(objective, name, cache):
+    if objective in ZOOS:
+        pytest.skip("of classifiers, as tests/test_zoo.py runs it")
     this = run(go_together(config_from, BASE | dict(reader=name, objective=objective)), out=cache)
     validated = {name: value for name, value in this.history[-1].items() if name.startswith("val_")}
     assert validated and all(this.summary[name] == value and (name == "val_crop_r2" or name.replace("val", "test", 1) in this.summary) for name, value in validated.items())
@@ -181,14 +186,42 @@ def test_inrs_of_another_kind_are_fitted_and_read_with_no_word_to_the_reader(kin
     assert spec.kind == kind["kind"] and spec.coordinates == 2 and this.summary["invariance_error"] < 1e-10 and this.summary["psnr"] > 12
 
 
-def test_the_labels_of_the_test_split_have_no_say(cache, monkeypatch):
-    "Scrambled, they change no history and no weight."
+@pytest.mark.parametrize("choices", [dict(reader="deepsets", pair_dim=4, canonical=True), dict(reader="mlp", reorder="align")])
+def test_an_untrained_reader_knows_what_trains_it_alone_and_is_drawn_from_the_seed(choices, cache):
+    cfg = config_from(BASE | choices | dict(seed=3))
+    dataset = dataset_for(cfg)
+    (training, _), task, kind = parts_of(cfg, dataset), objective_for(cfg, dataset.card["classes"]), READERS[cfg.reader]
+    made, plain = reader_for(cfg, task, training), kind(dataset.spec, cfg.architecture)
+    wanted = Statistics.of(plain.prepare(training.inr))
+    assert all(torch.equal(getattr(made, name), t) for name, t in vars(wanted).items())
+    assert not torch.equal(made.mean, Statistics.of(plain.prepare(dataset.split("train").inr)).mean), "validation INRs have a part in it"
+    again = seed_parameters(task.attach(kind(dataset.spec, cfg.architecture, wanted)), 3)
+    assert all(torch.equal(p, again.get_parameter(key)) for key, p in made.named_parameters())
+    assert not hasattr(made, "reference") or not torch.equal(made.reference, plain.reference)
+
+
+def test_what_ships_is_what_was_packed(cache):
+    this, *controls = (run(BASE | dict(reader=name, epochs=1), out=cache) for name in ("mlp", *BESIDE_DEMO))
+    pack_demo(this, controls, cache / "demo")
+    demo, test = load_demo(cache / "demo"), this.dataset.split("test")
+    assert torch.equal(demo.model(demo.test.inr), this.model(test.inr)) and torch.equal(demo.test.ids, test.ids) and demo.test.sizes == test.sizes == (8, 8)
+    assert demo.record["run_id"] == this.folder.name and demo.rivals[0]["row"]
+    for path in (cache / "demo" / name for name in PARTS):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(ValueError, match=f"{path.name} is not what was packed with the record"):
+            load_demo(cache / "demo")
+        path.write_bytes(whole)
+
+
+def test_the_test_split_has_no_say(cache, monkeypatch):
+    "Its labels scrambled and its INRs changed, they change no history and no weight."
     plain = run(SHORT | dict(epochs=3), out=cache / "plain")
     split = INRDataset.split
 
     def scrambled(self, name):
         found = split(self, name)
-        return replace(found, labels=found.labels.roll(1)) if name.startswith("test") else found
+        return replace(found, labels=found.labels.roll(1), inr=found.inr.map(lambda t: 1.5 * t)) if name.startswith("test") else found
 
     monkeypatch.setattr(INRDataset, "split", scrambled)
     other = run(SHORT | dict(epochs=3), out=cache / "scrambled")
@@ -479,8 +512,9 @@ def test_what_is_damaged_or_gone_of_a_finished_run_is_named(cache):
 
 
 def test_two_precisions_run_in_one_process(cache):
-    for precision in ("bf16", "fp32"):
-        assert run(SHORT | dict(precision=precision), out=cache).record_parts["env"]["precision"] == precision
+    both = {precision: run(SHORT | dict(precision=precision), out=cache) for precision in ("bf16", "fp32")}
+    assert all(this.record_parts["env"]["precision"] == precision for precision, this in both.items())
+    assert any(not torch.equal(a, b) for a, b in zip(*map(weights, both.values()), strict=True))
 
 
 def test_the_run_shown_last_is_the_last_run(cache):

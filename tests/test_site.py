@@ -210,12 +210,14 @@ def test_links_lead_somewhere(name):
 
 
 def commands():
-    "Every line of shell on a page."
+    "Every line of shell on a page, and every example in a help."
     for name, page in PAGES.items():
         for cell in page.cells:
             if cell.cell_type == "markdown":
                 for block in re.findall(r"^```sh\n(.*?)^```", cell.source, re.M | re.S):
                     yield from ((name, line) for line in block.splitlines() if line.strip())
+    for name, (_, command) in COMMANDS.items():
+        yield from ((f"{name} --help", line.strip()) for line in command.__doc__.splitlines() if line.strip().startswith("inrformer "))
 
 
 @pytest.mark.parametrize(("name", "line"), list(commands()))
@@ -233,6 +235,8 @@ def test_commands_are_right(name, line):
         parser = argparse.ArgumentParser()
         COMMANDS[command][0](parser)
         options = parser.parse_args(arguments)
+        if command in ("train", "config"):
+            assert parse_fields(options.fields) is not None
         if command == "sweep":
             assert parse_fields(options.set) is not None and experiment(options.name, options.protocol)
 

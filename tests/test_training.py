@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from inrformer.inr import INRSpec, Statistics, canonicalize, init_inr, stream
+from inrformer.moves import AUGMENTATIONS, augment
 from inrformer.objectives.classify import Classify, ClassifyConfig, draw_crops
+from inrformer.objectives.contrast import Contrast, ContrastConfig
 from inrformer.reader import READERS, seed_parameters
 from inrformer.readers.inrformer import INRFormer, INRFormerConfig
 from inrformer.splits import Split
@@ -45,6 +47,41 @@ def split_of(n=24, spec=SPEC, dtype=torch.float32) -> Split:
 def reader_of(objective=None, spec=SPEC, **choices) -> INRFormer:
     reader = INRFormer(spec, INRFormerConfig(**SMALL | choices))
     return seed_parameters((objective or Classify(classes=CLASSES)).attach(reader), 0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_step_is_made_at_the_rate_of_its_schedule_with_a_gradient_of_length_1_at_most(tmp_path, workers, monkeypatch, schedule):
+    rates, lengths = [], []
+
+    class Steep(Classify):
+        def loss(self, *args):
+            return {name: 1000 * loss for name, loss in super().loss(*args).items()}
+
+    def made(model, cfg):
+        optimizer = make_optimizer(model, cfg)
+
+        def note(*_) -> None:
+            rates.append([group["lr"] for group in optimizer.param_groups])
+            lengths.append(sum(p.grad.square().sum() for p in model.parameters() if p.grad is not None).sqrt().item())
+
+        optimizer.register_step_pre_hook(note)
+        return optimizer
+
+    monkeypatch.setattr("inrformer.training.make_optimizer", made)
+    task = Steep(classes=CLASSES)
+    train(reader_of(task), task, split_of(), Train(epochs=2, batch_size=8, lr=0.01, schedule=schedule), folder=tmp_path, workers=workers)
+    assert rates == [[0.01 * SCHEDULES[schedule](k, 6, 3)] * 2 for k in range(6)] and len({rate for rate, _ in rates}) > 1
+    assert lengths == pytest.approx([1.0] * 6, abs=1e-4)
+
+
+def test_images_are_moved_in_their_own_sizes():
+    "Of a picture that is not square, a shift by one pixel is another along each axis."
+    split, cfg = replace(split_of(), sizes=(40, 20)), Train(batch_size=24, augment="shift")
+    ((part, _),) = batches(reader_of(), Classify(classes=CLASSES), split, cfg, 3)
+    assert torch.equal(part.inr.flat(), augment(split[part.ids].inr, **AUGMENTATIONS["shift"], sizes=(40, 20), generator=stream(cfg.seed, "moves", 3, 0)).flat())
+    task = Contrast(ContrastConfig(view_noise=0.0, view_moves="shift"))
+    views = task.draw(task.attach(READERS["deepsets"](SPEC)), split, stream(0, "view"))
+    assert torch.equal(views, augment(split.inr, **AUGMENTATIONS["shift"], sizes=(40, 20), generator=stream(0, "view")).flat())
 
 
 def test_threads_give_the_gradient_of_the_whole_batch(seed, workers):

@@ -179,11 +179,8 @@ def to_state_dict(
         raise ValueError(f"conventions tell of SIRENs, not of the kind {inr.spec.kind}")
     if (added := rule.spec.get("offset", 0.0)) != inr.spec.offset:
         raise ValueError(f"{convention} adds {added} to the output and these INRs add {inr.spec.offset}: choose another convention")
-    inr, state = _flipped(inr) if rule.column_first else inr, {}
-    for p, t in zip(inr.spec.layout, inr.tensors):
-        prefix = rule.last if p.out == inr.spec.depth else rule.hidden
-        state[f"{prefix.format(l=p.out - 1)}.{'bias' if p.inn is None else 'weight'}"] = t[0].clone()
-    return state
+    inr = _flipped(inr) if rule.column_first else inr
+    return {name: t[0].clone() for name, t in zip(_tensors(_prefixes(convention, inr.spec.depth)), inr.tensors, strict=True)}
 
 # %% ../../nbs/interchange/state_dicts.ipynb #580fb21e
 def save_state_dicts(

@@ -231,7 +231,7 @@ class DWS(Reader):
         c, self.where = self.config, places(spec)
         self.layers = nn.ModuleList(DWSLayer(self.where, ins, c.dim, heads=c.heads, reduction=c.reduction) for ins in (1, *[c.dim] * (c.depth - 1)))
         self.norms = nn.ModuleList(nn.ModuleList(nn.LayerNorm(c.dim * place.fold) for place in self.where) for _ in self.layers)
-        self.change, self.rewrite = SharedAxes(self.where, c.dim, 1, reduction=c.reduction), Rewrite(len(self.where))
+        self.rewrite = Rewrite(len(self.where), SharedAxes(self.where, c.dim, 1, reduction=c.reduction))
         self.width = c.dim * sum(place.fold for place in self.where)
 
 # %% ../../nbs/readers/dws.ipynb #d492488f
@@ -250,16 +250,20 @@ def read(self: DWS, inr: INR) -> Float[Tensor, "b k"]:
 
 # %% ../../nbs/readers/dws.ipynb #99510ff0
 class Rewrite(nn.Module):
-    "From changes to INRs: for each tensor, keep * x + move + gain * change, in units of its scale. At the start the INR itself and a tenth of the change."
+    "From changes to INRs: for each tensor, keep * x + move + a tenth of the change, in units of its scale."
 
-    def __init__(self, tensors: int):
+    def __init__(
+        self,
+        tensors: int,
+        change: nn.Module,  # says how each number changes; where it is 0, so is the change
+    ):
         super().__init__()
-        self.keep, self.move, self.gain = (nn.Parameter(torch.empty(tensors)) for _ in range(3))
+        self.change, self.keep, self.move = change, nn.Parameter(torch.empty(tensors)), nn.Parameter(torch.empty(tensors))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for t, value in ((self.keep, 1.0), (self.move, 0.0), (self.gain, 0.1)):
-            t.data.fill_(value)
+        self.keep.data.fill_(1.0)
+        self.move.data.zero_()
 
 # %% ../../nbs/readers/dws.ipynb #2322f168
 @patch
@@ -269,15 +273,15 @@ def forward(
     inr: INR,
     changes: Sequence[Float[Tensor, "b *_"]],  # one number for each of the INR
 ) -> INR:
-    parts = zip(reader.standard(inr), changes, self.keep, self.move, self.gain, reader.mean, reader.scale)
-    return INR(tuple(mean + scale * (keep * x + move + gain * change.to(x.dtype)) for x, change, keep, move, gain, mean, scale in parts), inr.spec)
+    parts = zip(reader.standard(inr), changes, self.keep, self.move, reader.mean, reader.scale)
+    return INR(tuple(mean + scale * (keep * x + move + 0.1 * change.to(x.dtype)) for x, change, keep, move, mean, scale in parts), inr.spec)
 
 
 @patch
 def edit(self: DWS, inr: INR) -> INR:
     "An INR for each, equivariant to permutations."
     inr, = self.ready(inr, None)
-    changes = leave(self.spec, self.where, self.change(self.body(inr)))
+    changes = leave(self.spec, self.where, self.rewrite.change(self.body(inr)))
     return self.rewrite(self, inr, [t[..., 0] for t in changes])
 
 # %% ../../nbs/readers/dws.ipynb #275b2a3e

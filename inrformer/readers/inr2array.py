@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -24,17 +23,20 @@ from .nft import NFTBody
 
 # %% ../../nbs/readers/inr2array.ipynb #1a000008
 class Latents(nn.Module):
-    "Learned vectors that ask all entries: one cross-attention, whose answers do not depend on the order of the entries."
+    "Learned vectors that ask all entries: one cross-attention, whose answers do not depend on the order of the entries, and a feed-forward map."
 
-    def __init__(self, latents: int, dim: int, heads: int):
+    def __init__(self, latents: int, dim: int, ratio: int):
         super().__init__()
-        self.heads, self.asking = heads, Vectors(latents, dim, std=1.0)
-        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.asking, self.norm, self.norm_entries, self.norm_feed = Vectors(latents, dim, std=1.0), nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query, self.key_value, self.out = nn.Linear(dim, dim, bias=False), nn.Linear(dim, 2 * dim, bias=False), nn.Linear(dim, dim)
+        self.gated, self.back = nn.Linear(dim, 2 * ratio * dim), nn.Linear(ratio * dim, dim)
 
     def forward(self, entries: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
-        asked = self.query(self.asking()).expand(len(entries), -1, -1)
-        query, key, value = (rearrange(t, "b t (h f) -> b h t f", h=self.heads) for t in (asked, self.key(entries), self.value(entries)))
-        return self.out(rearrange(F.scaled_dot_product_attention(query, key, value), "b h t f -> b t (h f)"))
+        asking = self.asking().expand(len(entries), -1, -1)
+        key, value = self.key_value(self.norm_entries(entries)).chunk(2, dim=-1)
+        found = asking + self.out(F.scaled_dot_product_attention(self.query(self.norm(asking)), key, value))
+        passed, gate = self.gated(self.norm_feed(found)).chunk(2, dim=-1)
+        return found + self.back(passed * F.gelu(gate))
 
 # %% ../../nbs/readers/inr2array.ipynb #1a000011
 def parts_of(
@@ -91,7 +93,7 @@ class Inr2ArrayConfig(ReaderConfig):
     model: str = "small"  # name in `Inr2Array.presets`
     dim: int = 24  # channels of every feature vector, and of a latent; half as many frequencies
     depth: int = 2  # blocks of the encoder
-    heads: int = 4  # attention heads, everywhere
+    heads: int = 4  # attention heads of the blocks and of the classifier; latents ask with one
     ratio: int = 4  # hidden width of the feed-forward maps, in units of their width
     frequency_std: float = 0.2  # of the sines and cosines that a number becomes, in turns per standard deviation of the weight
     latents: int = 4  # vectors of the array, a square number: they lie over the picture
@@ -128,7 +130,7 @@ class Inr2Array(Reader):
     def __init__(self, spec: INRSpec, config: Inr2ArrayConfig | None = None, statistics: Statistics | None = None):
         super().__init__(spec, config, statistics)
         c = self.config
-        self.body, self.latents = NFTBody(spec, dim=c.dim, depth=c.depth, heads=c.heads, ratio=c.ratio, frequency_std=c.frequency_std), Latents(c.latents, c.dim, c.heads)
+        self.body, self.latents = NFTBody(spec, dim=c.dim, depth=c.depth, heads=c.heads, ratio=c.ratio, frequency_std=c.frequency_std), Latents(c.latents, c.dim, c.ratio)
         drawn = INRSpec(widths=(spec.coordinates, *spec.hidden, spec.widths[-1]), omega=spec.omega)
         self.decoder = Decoder(drawn, grid_side(c.latents, 2), c.dim, c.hyper) if spec.coordinates == 2 else None
         self.embed, self.places = nn.Linear(c.dim, c.tokens), Vectors(c.latents, c.tokens, std=0.5)
@@ -160,7 +162,7 @@ def render(self: Inr2Array, inr: INR, points: Float[Tensor, "q 2"]) -> Float[Ten
 def number_entries(model: Inr2Array) -> None:
     "Every entry is told its place in the row of all numbers."
     ask = model.latents.forward
-    model.latents.forward = lambda entries: ask(entries + torch.linspace(-1, 1, entries.shape[1]).to(entries)[:, None])
+    model.latents.forward = lambda entries: ask(entries + torch.outer(*(torch.linspace(-2, 2, n).to(entries) for n in entries.shape[1:])))
 
 
 Inr2Array.broken = {"entries have places": Broken("Every entry is told its place in the row of all numbers, and a permuted neuron has another.", spoil=number_entries), **UNTIED}

@@ -48,7 +48,7 @@ class MLP(Reader):
         self.width = self.config.mlp
         self.mlp = nn.Sequential(nn.Linear(spec.n_params, self.width), nn.GELU(), nn.Linear(self.width, self.width), nn.GELU())
         if self.config.edits:
-            self.change, self.rewrite = nn.Linear(self.width, spec.n_params), Rewrite(len(spec.layout))
+            self.rewrite = Rewrite(len(spec.layout), nn.Linear(self.width, spec.n_params))
         start = init_inr(spec, 1, generator=torch.Generator().manual_seed(0))
         self.register_buffer("reference", (canonicalize(start) if self.config.canonical else start).flat(), persistent=self.config.reorder == "align")
 
@@ -95,7 +95,7 @@ def prepare(self: MLP, inr: INR) -> INR:
 @patch
 def changed(self: MLP, inr: INR) -> INR:
     "An INR for each, of INRs in the form and order that it reads."
-    return self.rewrite(self, inr, INR.from_flat(self.change(self.read(inr)), self.spec).tensors)
+    return self.rewrite(self, inr, INR.from_flat(self.rewrite.change(self.read(inr)), self.spec).tensors)
 
 
 @patch

@@ -96,7 +96,7 @@ def _build(self: NFNNP) -> None:
     widths = [2 * c.frequencies + 13 * self.ends, *[c.dim] * c.depth]
     self.layers = nn.ModuleList(SharedAxes(self.where, i, o) for i, o in zip(widths, widths[1:]))
     self.mlp = nn.Sequential(nn.Linear(c.dim * sum(place.fold for place in self.pooled), c.mlp), nn.ReLU(), nn.Linear(c.mlp, c.mlp), nn.ReLU())
-    self.change, self.rewrite, self.width = SharedAxes(self.where, c.dim, 1), Rewrite(len(self.where)), c.mlp
+    self.rewrite, self.width = Rewrite(len(self.where), SharedAxes(self.where, c.dim, 1)), c.mlp
 
 # %% ../../nbs/readers/nfn_np.ipynb #57f2d2fb
 @patch
@@ -128,7 +128,7 @@ def read(self: NFNNP, inr: INR) -> Float[Tensor, "b k"]:
 def edit(self: NFNNP, inr: INR) -> INR:
     "An INR for each, equivariant to permutations."
     inr, = self.ready(inr, None)
-    changes = leave(self.spec, self.where, self.change(self.body(inr)))
+    changes = leave(self.spec, self.where, self.rewrite.change(self.body(inr)))
     return self.rewrite(self, inr, [t[..., 0] for t in changes])
 
 # %% ../../nbs/readers/nfn_np.ipynb #d0e58bf7

@@ -35,7 +35,6 @@ class NeuronAttention(nn.Module):
     def __init__(self, spec: INRSpec, dim: int, heads: int):
         super().__init__()
         self.spec, self.heads, self.dim = spec, heads, dim
-        self.out, self.out_all = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.meets = [[(k, p.out != l) for k, p in enumerate(spec.layout) if l in (p.out, p.inn)] for l in range(spec.depth + 1)]
 
@@ -71,7 +70,7 @@ def forward(self: NeuronAttention, tensors: list[Float[Tensor, "b *_ c"]]) -> li
     projected = [self.qkv(t) for t in tensors]
     means = torch.stack([t.flatten(1, -2).mean(dim=1) for t in projected], dim=1)
     over_all = rearrange(attend(*self.tokens(means[:, :, None], True)), "b h t d -> t b (h d)")
-    return [self.out(t) + self.out_all(m).view(len(m), *[1] * (t.ndim - 2), -1) for t, m in zip(self.at_layers(projected), over_all)]
+    return [t + m.view(len(m), *[1] * (t.ndim - 2), -1) for t, m in zip(self.at_layers(projected), over_all)]
 
 # %% ../../nbs/readers/nft.ipynb #b21ad33a
 class NFTBlock(nn.Module):
@@ -90,14 +89,13 @@ class NFTBlock(nn.Module):
 
 # %% ../../nbs/readers/nft.ipynb #ac0d26dd
 class NFTBody(nn.Module):
-    "Standardised INRs to features of every number: sines and cosines, learned vectors of tensors and ends, blocks, norms."
+    "Standardised INRs to features of every number: sines and cosines, learned vectors of tensors and ends, blocks."
 
     def __init__(self, spec: INRSpec, *, dim: int, depth: int, heads: int, ratio: int, frequency_std: float):
         super().__init__()
         self.spec, self.embed = spec, GaussianFourier(dim // 2, frequency_std)
         self.tensors, self.inputs, self.outputs = (Vectors(n, dim, std=0.5) for n in (len(spec.layout), spec.widths[0], spec.widths[-1]))
         self.blocks = nn.Sequential(*(NFTBlock(spec, dim, heads, ratio) for _ in range(depth)))
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in spec.layout)
 
 # %% ../../nbs/readers/nft.ipynb #cea94a65
 @patch
@@ -110,7 +108,7 @@ def first(self: NFTBody, standard: Sequence[Float[Tensor, "b *_"]]) -> list[Floa
 
 @patch
 def forward(self: NFTBody, standard: Sequence[Float[Tensor, "b *_"]]) -> list[Float[Tensor, "b *_ c"]]:
-    return [norm(t) for norm, t in zip(self.norms, self.blocks(self.first(standard)))]
+    return self.blocks(self.first(standard))
 
 # %% ../../nbs/readers/nft.ipynb #366682a9
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +147,20 @@ class NFT(Reader):
         super().__init__(spec, config, statistics)
         c, self.where = self.config, places(spec)
         self.body = NFTBody(spec, dim=c.dim, depth=c.depth, heads=c.heads, ratio=c.ratio, frequency_std=c.frequency_std)
-        self.changes, self.rewrite = nn.ModuleList(nn.Linear(c.dim, 1) for _ in spec.layout), Rewrite(len(spec.layout))
+        self.norms = nn.ModuleList(nn.LayerNorm(c.dim) for _ in spec.layout)
+        self.rewrite = Rewrite(len(spec.layout), nn.ModuleList(nn.Linear(c.dim, 1) for _ in spec.layout))
         self.width = c.dim * sum(place.fold for place in self.where)
 
 # %% ../../nbs/readers/nft.ipynb #eb232d55
 @patch
+def numbers(self: NFT, inr: INR) -> list[Float[Tensor, "b *_ c"]]:
+    "What blocks and norms say of every number."
+    return [norm(t) for norm, t in zip(self.norms, self.body(self.standard(inr)))]
+
+
+@patch
 def read(self: NFT, inr: INR) -> Float[Tensor, "b k"]:
-    found = enter(self.spec, self.where, self.body(self.standard(inr)))
+    found = enter(self.spec, self.where, self.numbers(inr))
     return torch.cat([pool(t, place.axes, (), "mean") for t, place in zip(found, self.where)], dim=-1)
 
 
@@ -163,8 +168,7 @@ def read(self: NFT, inr: INR) -> Float[Tensor, "b k"]:
 def edit(self: NFT, inr: INR) -> INR:
     "An INR for each, equivariant to permutations."
     inr, = self.ready(inr, None)
-    found = self.body(self.standard(inr))
-    return self.rewrite(self, inr, [change(t)[..., 0] for change, t in zip(self.changes, found)])
+    return self.rewrite(self, inr, [change(t)[..., 0] for change, t in zip(self.rewrite.change, self.numbers(inr))])
 
 # %% ../../nbs/readers/nft.ipynb #225ad0e3
 def weigh_neurons(model: NFT) -> None:

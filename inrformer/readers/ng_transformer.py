@@ -21,7 +21,7 @@ from ..inr import INR, INRSpec, Statistics
 from ..layers import feed_forward
 from ..reader import UNTIED, Broken, Reader, ReaderConfig
 from .dws import Rewrite
-from .ng_gnn import GraphEmbedding, seen
+from .ng_gnn import GraphChanges, GraphEmbedding, seen
 
 # %% ../../nbs/readers/ng_transformer.ipynb #533ccd27
 class RelationalAttention(nn.Module):
@@ -201,8 +201,7 @@ def _build(self: NGT) -> None:
     self.probe = ProbeFeatures(spec, probes=c.probes, dim=c.dim) if c.probes else None
     self.layers = nn.ModuleList(RelationalBlock(spec, dim=c.dim, edge_dim=c.edge_dim, heads=c.heads, inner=c.inner) for _ in range(max(c.depth, spec.depth)))
     self.mlp = nn.Sequential(nn.Linear((spec.widths[-1] + 1) * c.dim, 2 * c.dim), nn.ReLU())
-    self.of_edges, self.of_nodes, self.rewrite = nn.Linear(c.edge_dim, 1), nn.Linear(c.dim, len(spec.vectors)), Rewrite(len(spec.layout))
-    self.width = 2 * c.dim
+    self.rewrite, self.width = Rewrite(len(spec.layout), GraphChanges(spec, c.dim, c.edge_dim)), 2 * c.dim
 
 # %% ../../nbs/readers/ng_transformer.ipynb #71dabc8f
 @patch
@@ -226,9 +225,7 @@ def read(self: NGT, inr: INR) -> Float[Tensor, "b k"]:
 def edit(self: NGT, inr: INR) -> INR:
     "An INR for each, equivariant to permutations."
     inr, = self.ready(inr, None)
-    nodes, edges = self.body(inr, last_edges=True)
-    weights, rank, biases = iter(self.of_edges(e)[..., 0] for e in edges), iter(range(len(self.spec.vectors))), [self.of_nodes(v) for v in nodes]
-    return self.rewrite(self, inr, [next(weights) if p.inn is not None else biases[p.out][..., next(rank)] for p in self.spec.layout])
+    return self.rewrite(self, inr, self.rewrite.change(*self.body(inr, last_edges=True)))
 
 # %% ../../nbs/readers/ng_transformer.ipynb #a021d03f
 def prefer_near(model: NGT) -> None:

@@ -51,6 +51,7 @@ import seaborn as sns
 import torch
 from IPython import get_ipython
 from IPython.display import display
+from sklearn.metrics import confusion_matrix
 from tqdm import tqdm
 
 from inrformer.config import config_from, flat, identity
@@ -142,11 +143,10 @@ fig.tight_layout()
 #| fig-cap: "Labels and what the reader says, in numbers of test INRs."
 #| fig-alt: "Confusion matrix: a heat map of counts, one row for each label and one column for each answer, largest on the diagonal."
 if cfg.objective == "classify":
-    labels, said = (torch.tensor(record["answers"]["test"][name]) for name in ("labels", "answers"))
-    shown = torch.arange(len(classes)) if len(classes) <= 300 else torch.cat([labels, said]).unique()
-    counts = torch.zeros(len(shown), len(shown), dtype=torch.int64).index_put_((torch.searchsorted(shown, labels), torch.searchsorted(shown, said)), torch.tensor(1), accumulate=True)
-    named = [classes[k] for k in shown.tolist()]
-    confusion = pd.DataFrame(counts.numpy(), index=named, columns=named)
+    labels, said = (record["answers"]["test"][name] for name in ("labels", "answers"))
+    shown = list(range(len(classes))) if len(classes) <= 300 else sorted({*labels, *said})
+    named = [classes[k] for k in shown]
+    confusion = pd.DataFrame(confusion_matrix(labels, said, labels=shown), index=named, columns=named)
     fig, ax = plt.subplots(figsize=(5.5, 4.5) if len(shown) <= 30 else (8, 7))
     sns.heatmap(confusion, annot=len(shown) <= 30, fmt="d", cmap="cividis", ax=ax, cbar=len(shown) > 30)
     ax.set(xlabel=f"{cfg.reader} says", ylabel="label")

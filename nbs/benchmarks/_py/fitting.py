@@ -30,28 +30,10 @@
 # No GPU has been at hand: that all 60,000 images of a data set take 1,000 steps in about two minutes on one H200, the aim (4.4e14 operations), is unmeasured.
 
 # %%
-from dataclasses import asdict, dataclass, fields
+from inrformer.config import check_parameters
 
-
-@dataclass(frozen=True)
-class Settings:
-    dataset: str
-    n_images: int
-    steps: int
-    lr: float
-    slice_steps: int
-    repeats: int
-    front_steps: int
-    compiler: bool
-    record: bool
-
-    def __post_init__(self):
-        for field in fields(self):
-            if not isinstance(value := getattr(self, field.name), (int, float) if field.type is float else field.type):
-                raise TypeError(f"{field.name} must be of type {field.type.__name__}, not {value!r}")
-
-
-_before = {k: v for k, v in globals().items() if k not in Settings.__annotations__}
+# %%
+names_before = {*globals(), "names_before", "known"}
 
 # %% tags=["parameters"]
 dataset: str = "photo"  # pieces of a bundled photograph, or a source of images: cifar10, a folder, a pattern holding {split}
@@ -63,10 +45,11 @@ repeats: int = 15  # slices of each way, taking turns
 front_steps: int = 200  # full-image steps that the longest fits of the front amount to
 compiler: bool = False  # also time what torch.compile makes of a step; needs a C++ compiler
 record: bool = False  # write figures/benchmarks/fitting.jsonl
+known = {name: value for name, value in globals().items() if name not in names_before and not name.startswith("_")}
 
 # %%
-given = {k: v for k, v in globals().items() if (k not in _before or v is not _before[k]) and not k.startswith("_")}
-settings = Settings(**given)
+given = {name: value for name, value in globals().items() if name not in names_before and not name.startswith("_")}
+check_parameters(given, known)
 
 # %%
 import hashlib
@@ -97,8 +80,8 @@ torch.set_num_threads(1)
 spec, cpu = INRSpec(), torch.device("cpu")
 photo = rearrange(torch.tensor(load_sample_image("flower.jpg"))[:416].float() / 255, "(y h) (x w) c -> (y x) h w c", h=32, w=32)
 order = torch.randperm(len(photo), generator=torch.Generator().manual_seed(0))
-images = (photo[order] if settings.dataset == "photo" else load_images(settings.dataset, "train", 2 * settings.n_images + 64).images) * 2 - 1
-others, images = images[settings.n_images :], images[: settings.n_images]
+images = (photo[order] if dataset == "photo" else load_images(dataset, "train", 2 * n_images + 64).images) * 2 - 1
+others, images = images[n_images :], images[: n_images]
 sizes, chunk = tuple(images.shape[1:3]), pick_chunk(spec, tuple(images.shape[1:3]), cpu)
 spec, tuple(images.shape), chunk
 
@@ -106,7 +89,7 @@ spec, tuple(images.shape), chunk
 # The parameters of the run whose outputs stand below:
 
 # %%
-parameters = asdict(settings) | dict(dataset=settings.dataset if settings.dataset == "photo" else source_name(settings.dataset))
+parameters = given | dict(dataset=dataset if dataset == "photo" else source_name(dataset))
 pd.Series(parameters, name="value").to_frame()
 
 
@@ -131,7 +114,7 @@ def one_by_one(images, starts):
     o, i, c = spec.widths[1], spec.widths[2], spec.widths[-1]
     net = nn.Sequential(nn.Linear(2, o), Sine(), nn.Linear(o, i), Sine(), nn.Linear(i, c))
     net.load_state_dict(dict(zip(net.state_dict(), [t[0] for t in starts.tensors])))
-    optimizer, coords, target = torch.optim.Adam(net.parameters(), lr=settings.lr), pixel_grid(*sizes), images[0].flatten(0, 1)
+    optimizer, coords, target = torch.optim.Adam(net.parameters(), lr=lr), pixel_grid(*sizes), images[0].flatten(0, 1)
 
     def step():
         optimizer.zero_grad()
@@ -145,7 +128,7 @@ def one_by_one(images, starts):
 def by_autograd(images, starts):
     "A step of many INRs at once, by autograd and torch's fused Adam."
     rows, coords, target = starts.flat().requires_grad_(), pixel_grid(*sizes), images.flatten(1, 2)
-    optimizer = torch.optim.Adam([rows], lr=settings.lr, fused=True)
+    optimizer = torch.optim.Adam([rows], lr=lr, fused=True)
 
     def step():
         optimizer.zero_grad()
@@ -160,7 +143,7 @@ def by_hand(images, starts):
     rows = starts.flat()
     grad, axes = torch.zeros_like(rows), [grid(n)[:, 0] for n in sizes]
     gradient = GridGradient(INR.from_flat(rows, spec), INR.from_flat(grad, spec), sizes)
-    move, target = Adam(rows, settings.lr), rearrange(images, "b h w c -> b c (h w)").contiguous()
+    move, target = Adam(rows, lr), rearrange(images, "b h w c -> b c (h w)").contiguous()
 
     def step():
         gradient(*axes, target)
@@ -204,7 +187,7 @@ def functional(rows, mean, square, target, axis_r, axis_c, ones, twos):
     parts = (torch.stack([per_row @ axis_r, per_col @ axis_c], 2), per_row.sum(2), slope2 @ s1.mT, slope2.sum(2), slope3 @ s2.mT, slope3.sum(2))
     grad = torch.cat([part.flatten(1) for part in parts], 1)
     mean, square = mean + (grad - mean) * 0.1, square * 0.999 + grad * grad * 0.001
-    return rows - settings.lr * (mean / ones) / ((square / twos).sqrt() + 1e-8), mean, square
+    return rows - lr * (mean / ones) / ((square / twos).sqrt() + 1e-8), mean, square
 
 
 def by_compiler(images, starts):
@@ -239,7 +222,7 @@ def in_turns(works: dict, repeats: int) -> pd.DataFrame:
 
 def often(work):
     "`work`, as often as a slice has steps."
-    return lambda: [work() for _ in range(settings.slice_steps)]
+    return lambda: [work() for _ in range(slice_steps)]
 
 
 def starts_for(n: int) -> INR:
@@ -253,14 +236,14 @@ def slices(make, n: int):
 
 # %%
 ways = {"nn.Module, one by one": (one_by_one, 1), "autograd, batched": (by_autograd, chunk), "fit": (by_hand, chunk)}
-if settings.compiler:
+if compiler:
     ways["compiled function"] = (by_compiler, chunk)
-seconds = in_turns({name: slices(make, n) for name, (make, n) in ways.items()}, settings.repeats)
-per_step = seconds / settings.slice_steps / [n for _, n in ways.values()]
+seconds = in_turns({name: slices(make, n) for name, (make, n) in ways.items()}, repeats)
+per_step = seconds / slice_steps / [n for _, n in ways.values()]
 ratios = per_step.rdiv(per_step.iloc[:, 0], axis=0)
 shown = pd.DataFrame({
     "INRs at once": [n for _, n in ways.values()], "us per INR and step": per_step.median() * 1e6,
-    "INRs/s": 1 / (per_step.median() * settings.steps), "ratio": ratios.median(), "ratio, 1st quartile": ratios.quantile(0.25), "3rd quartile": ratios.quantile(0.75),
+    "INRs/s": 1 / (per_step.median() * steps), "ratio": ratios.median(), "ratio, 1st quartile": ratios.quantile(0.25), "3rd quartile": ratios.quantile(0.75),
 }, index=list(ways))
 shown.round(2)
 
@@ -274,15 +257,15 @@ def fitted_by(make, n: int) -> torch.Tensor:
     qualities = []
     for part in images.split(n):
         step, rows = make(part, starts_for(len(part)))
-        for _ in range(settings.steps):
+        for _ in range(steps):
             step()
         qualities.append(psnr(INR.from_flat(rows(), spec)(pixel_grid(*sizes)), part.flatten(1, 2)))
     return torch.cat(qualities)
 
 
-quality = {"nn.Module, one by one": fitted_by(one_by_one, 1), "fit": descend(starts_for(len(images)), images, steps=settings.steps, lr=settings.lr)[1]}
+quality = {"nn.Module, one by one": fitted_by(one_by_one, 1), "fit": descend(starts_for(len(images)), images, steps=steps, lr=lr)[1]}
 difference = (quality["fit"].mean() - quality["nn.Module, one by one"].mean()).item()
-assert abs(difference) < 0.1 or settings.steps < 50, f"{difference:+.2f} dB"
+assert abs(difference) < 0.1 or steps < 50, f"{difference:+.2f} dB"
 f"PSNR {quality['fit'].mean():.2f} dB by fit, {difference:+.3f} dB against the loop; largest difference of an image {(quality['fit'] - quality['nn.Module, one by one']).abs().max():.2f} dB"
 
 # %% [markdown]
@@ -293,7 +276,7 @@ f"PSNR {quality['fit'].mean():.2f} dB by fit, {difference:+.3f} dB against the l
 # %%
 #| fig-alt: "Line plot: microseconds per INR and step against the number of INRs at once, 1 to 32; the dotted line marks the number that fit takes."
 counts = [1, 2, 4, 8, 16, 32]
-by_count = in_turns({n: slices(by_hand, n) for n in counts}, settings.repeats) / settings.slice_steps / counts * 1e6
+by_count = in_turns({n: slices(by_hand, n) for n in counts}, repeats) / slice_steps / counts * 1e6
 fig, ax = plt.subplots(figsize=(5, 2.6))
 ax.errorbar(counts, by_count.median(), [by_count.median() - by_count.quantile(0.25), by_count.quantile(0.75) - by_count.median()], marker="o", capsize=3)
 ax.axvline(chunk, color="grey", linestyle=":")
@@ -315,7 +298,7 @@ products = dict(
 )
 angles = torch.randn(b, m, q) * 10
 sines = {"sin, cos (numpy)": lambda: sincos(angles, y, cosine), "sin, cos (torch)": lambda: (torch.sin(angles, out=y), torch.cos(angles, out=cosine))}
-parts = in_turns({name: often(work) for name, work in (products | sines).items()}, settings.repeats).median() / settings.slice_steps / b * 1e6
+parts = in_turns({name: often(work) for name, work in (products | sines).items()}, repeats).median() / slice_steps / b * 1e6
 whole = per_step["fit"].median() * 1e6
 share = {"matrix products": parts[list(products)].sum(), "sin, cos": parts["sin, cos (numpy)"]}
 share["everything else"] = whole - sum(share.values())
@@ -335,8 +318,8 @@ layer, small = 4 * q * n, 4 * q * c
 passes = dict(first_layer=2 * 3 * layer, hidden=3 * layer + 4 * layer, image=layer + 4 * small, weights=3 * layer + small, backward=small + layer + 2 * layer, slopes=2 * 3 * layer, sums=3 * layer)
 moved = sum(passes.values())
 big, near, far = torch.randn(1024, 1024), torch.zeros(b, n, q), torch.zeros(2**26)
-best = in_turns(dict(peak=lambda: torch.mm(big, big), near=often(lambda: near.add_(1)), far=lambda: far.add_(1)), settings.repeats).min()
-peak, near_rate, far_rate = 2 * 1024**3 / best["peak"], 8 * near.numel() * settings.slice_steps / best["near"], 8 * far.numel() / best["far"]
+best = in_turns(dict(peak=lambda: torch.mm(big, big), near=often(lambda: near.add_(1)), far=lambda: far.add_(1)), repeats).min()
+peak, near_rate, far_rate = 2 * 1024**3 / best["peak"], 8 * near.numel() * slice_steps / best["near"], 8 * far.numel() / best["far"]
 bound = max(operations / peak, moved / near_rate)
 roof = {"operations (M)": operations / 1e6, "bytes (M)": moved / 1e6, "peak (GFLOP/s)": peak / 1e9, "in cache (GB/s)": near_rate / 1e9, "in memory (GB/s)": far_rate / 1e9,
         "reached (GFLOP/s)": operations / whole * 1e-3, "fraction of the peak": operations / (whole * 1e-6) / peak, "bound (us)": bound * 1e6,
@@ -380,7 +363,7 @@ def bought(start: str, rate: float, stride: int, steps: int) -> dict:
     return dict(start=start, stride=stride, lr=rate, steps=steps, ms=spent / len(images) * 1e3, psnr=torch.cat(found).mean().item())
 
 
-amounts = [settings.front_steps // 2**k for k in range(4)]
+amounts = [front_steps // 2**k for k in range(4)]
 turns = product(starts, (1e-3, 2e-3, 4e-3))
 tried = pd.DataFrame([bought(start, rate, stride, amount * stride**2) for start, rate in turns for stride, amount in product((1, 2, 4), amounts)])
 alike = tried.groupby(["stride", "steps"])["ms"]
@@ -394,8 +377,8 @@ front.round(4)
 fig, ax = plt.subplots(figsize=(7, 4))
 sns.scatterplot(tried, x="ms", y="psnr", hue="stride", style="start", palette="viridis", ax=ax)
 ax.errorbar(front["ms"], front["psnr"], xerr=(front["ms"] - front["1st quartile"], front["3rd quartile"] - front["ms"]), color="black", linewidth=1)
-loop_ms = per_step["nn.Module, one by one"].median() * settings.steps * 1e3
-ax.plot(loop_ms, quality["nn.Module, one by one"].mean(), "X", color="red", markersize=10, label=f"one by one, {settings.steps} steps")
+loop_ms = per_step["nn.Module, one by one"].median() * steps * 1e3
+ax.plot(loop_ms, quality["nn.Module, one by one"].mean(), "X", color="red", markersize=10, label=f"one by one, {steps} steps")
 ax.set(xscale="log", xlabel="ms per INR, one thread", ylabel="mean PSNR (dB)")
 ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1));
 
@@ -416,6 +399,6 @@ summary = dict(
 )
 env = environment(Workers("cpu"))
 run_id = hashlib.sha256(json.dumps([config, env], sort_keys=True).encode()).hexdigest()[:12]
-if settings.record:
+if record:
     write_record(dict(run_id=run_id, config=config, env=env, summary=summary), "fitting", project_root() / "figures" / "benchmarks")
 run_id, env

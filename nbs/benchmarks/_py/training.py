@@ -33,6 +33,9 @@
 # No GPU has been at hand: 15,000 INRs/s for `tiny` in bf16 on one H200, the aim, is unmeasured.
 
 # %%
+from inrformer.config import check_parameters
+
+# %%
 names_before = {*globals(), "names_before", "known"}
 
 # %% tags=["parameters"]
@@ -55,10 +58,7 @@ known = {name: value for name, value in globals().items() if name not in names_b
 
 # %%
 given = {name: value for name, value in globals().items() if name not in names_before and not name.startswith("_")}
-if unknown := given.keys() - known.keys():
-    raise TypeError(f"there are no parameters {sorted(unknown)} (known: {', '.join(known)})")
-if mistyped := {name: given[name] for name, value in known.items() if value is not None and type(given[name]) is not type(value)}:
-    raise TypeError(f"these parameters are of another type than their defaults: {mistyped}")
+check_parameters(given, known)
 
 # %%
 import copy

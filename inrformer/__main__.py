@@ -141,8 +141,7 @@ def import_command(options: dict[str, Any]) -> None:
     split,file,label
     train,nets/00001.pth,7
     """
-    omega = options.pop("omega")
-    say(str(import_table(options.pop("folder"), options.pop("table"), omega=omega[0] if len(omega) == 1 else omega, **options)))
+    say(str(import_table(options.pop("folder"), options.pop("table"), **options)))
 
 # %% ../nbs/21_main.ipynb #2100f001
 def add_zoo(parser: argparse.ArgumentParser) -> None:

@@ -139,7 +139,7 @@ def check_parameters(given: dict[str, Any], known: dict[str, Any]) -> None:
     "Raise TypeError for parameters of a notebook which it has not, and for those of another type than their defaults, by name."
     if unknown := given.keys() - known.keys():
         raise TypeError(f"there are no parameters {sorted(unknown)} (known: {', '.join(known)})")
-    if mistyped := {name: given[name] for name, value in known.items() if type(given[name]) is not type(value)}:
+    if mistyped := {name: given[name] for name, value in known.items() if type(given[name]) not in (type(value), *[int] * isinstance(value, float))}:
         raise TypeError(f"these parameters are of another type than their defaults: {mistyped}")
 
 

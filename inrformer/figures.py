@@ -197,7 +197,7 @@ def _sparse(names: list[str]) -> list[str]:
     return [name if k % every == 0 else "" for k, name in enumerate(names)]
 
 # %% ../nbs/19_figures.ipynb #90455786
-def _spots(spec: INRSpec, order: Permutation | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+def _spots(spec: INRSpec, order: Permutation | None) -> list[tuple[np.ndarray, np.ndarray]]:
     "x and y of every neuron, by layer; layers are centred, and narrow ones spread out to a part of the widest."
     most, spots = max(spec.widths), []
     for l, index in enumerate(_orders(spec, order)):
@@ -544,11 +544,9 @@ def fig_gallery(
     images: list[Float[Tensor, "h w c"]],  # in [-1, 1]
     names: list[str] | None = None,  # what is written above each
     right: list[bool] | None = None,  # was it read right?
-    *,
-    columns: int = 12,
 ) -> go.Figure:
-    "Pictures in a grid, those that were read wrong in a frame; each carries its number as `customdata`."
-    plots, hidden = [], dict(visible=False, range=[-0.5, 0.5], constrain="domain")
+    "Pictures in a grid of twelve columns, those that were read wrong in a frame; each carries its number as `customdata`."
+    columns, plots, hidden = 12, [], dict(visible=False, range=[-0.5, 0.5], constrain="domain")
     wrong = "" if right is None else f"; {len(right) - sum(right)} of them are read wrong"
     for k, (name, good) in enumerate(zip(names or [""] * len(images), right or [True] * len(images))):
         spot = dict(type="scatter", x=[0], y=[0], mode="markers", marker=dict(size=42, symbol="square-open", color=BLUE if good else VERMILLION, line=dict(width=1 if good else 4)), customdata=[[k]],

@@ -181,13 +181,9 @@ show();
 """
 
 # %% ../nbs/20h_steps.ipynb #42be0d41
-def write_steps(
-    path: Path,  # of the page
-    scene: Scene,
-    counts: Sequence[int] | None = None,  # transpositions of the steps; all of a walk unless given
-) -> Path:
+def write_steps(path: Path, scene: Scene) -> Path:
     "Write the page of a scene."
-    data = to_json_plotly(steps(scene, counts)).replace("</", "<\\/")
+    data = to_json_plotly(steps(scene)).replace("</", "<\\/")
     with replaced(path) as temporary:
         temporary.write_text(_PAGE.replace("DATA", data), encoding="utf-8")
     return path

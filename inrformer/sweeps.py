@@ -87,8 +87,8 @@ MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, 
     (dict(model="paper", dim=48, edge_dim=16), dict(epochs=24)),
     (dict(reader="deepsets", pair_dim=64), dict(epochs=56)),
     (dict(reader="dws"), dict(epochs=18, lr=2e-3, optimizer="muon")),
-    (dict(reader="nfn_np"), dict(epochs=75, lr=4e-3)),
-    (dict(reader="nfn_hnp"), dict(epochs=91, lr=1e-2)),
+    (dict(reader="nfn_np", frequency_std=0.2), dict(epochs=75, lr=4e-3)),
+    (dict(reader="nfn_hnp", frequency_std=0.2), dict(epochs=91, lr=1e-2)),
     (dict(reader="nft"), dict(epochs=10, lr=4e-3)),
     (dict(reader="inr2array"), dict(epochs=12, lr=2e-3, optimizer="muon")),
     (dict(reader="ng_gnn"), dict(epochs=10, lr=4e-3)),
@@ -156,8 +156,8 @@ def reader_and_choices(row: Row) -> str:
 
 
 def plain_reader(said: str) -> str:
-    "What a reader and its choices are called for people, without its size."
-    return plain_name(", ".join(part for part in said.split(", ") if part.split()[0] not in ("dim", "edge_dim", "pair_dim")))
+    "What a reader and its choices are called for people, without widths and the scale of its embedding."
+    return plain_name(", ".join(part for part in said.split(", ") if part.split()[0] not in ("dim", "edge_dim", "pair_dim", "frequency_std")))
 
 
 def for_fifteen_minutes(images: int = 6000) -> list[Row]:

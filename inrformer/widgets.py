@@ -193,8 +193,8 @@ class Chart(anywidget.AnyWidget):
     pressed = traitlets.List().tag(sync=True)
     dragged = traitlets.List().tag(sync=True)
 
-    def __init__(self, figure: go.Figure | None = None, **traits: Any):
-        self._store = ui.Label((figure or blank()).to_json())
+    def __init__(self, **traits: Any):
+        self._store = ui.Label(blank().to_json())
         super().__init__(library=_library().model_id, store=self._store.model_id, **traits)
         self._state: tuple[Any, ...] = ()
 

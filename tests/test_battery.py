@@ -107,6 +107,7 @@ each_task = pytest.mark.parametrize("objective, name", list(tasks()))
 PERCEPTRON = INRSpec(widths=(64, 4, 10), kind="perceptron")
 ASKED: dict[str, dict[str, Any]] = dict(  # what an objective is tried with, where that is not what all are: classes, choices, the networks it is about, and of readers what these need
     adapt=dict(spec=PERCEPTRON, choices=dict(domain_train=100, domain_test=30, domain_batch=8), readers=dict(inrformer=dict(query=1, hint=1), mlp=dict(edits=True))),
+    edit=dict(readers=dict(mlp=dict(edits=True))),
     regress=dict(classes=("0/2", "1/2", "2/2")),
 )
 

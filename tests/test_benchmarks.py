@@ -29,7 +29,7 @@ def pictures(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(("page", "name", "value", "message"), [
-    ("fitting.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("fitting.ipynb", "check_parameter", 3, "there are no parameters ['check_parameter']"),
+    ("fitting.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("fitting.ipynb", "check_parameters", 3, "there are no parameters ['check_parameters']"),
     ("fitting.ipynb", "record", "yes", "of another type than their defaults: {'record': 'yes'}"),
     ("training.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("readers.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("seeds.ipynb", "repeat", 3, "there are no parameters ['repeat']"), ("training.ipynb", "batch", "many", "of another type than their defaults"),
 ])

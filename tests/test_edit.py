@@ -1,5 +1,7 @@
 "Editing: what the edits are, where a reader begins, what the score and its control say, and what is refused."
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import go_together
@@ -53,6 +55,16 @@ def test_all_of_an_editor_learns_from_its_second_step_on(name):
         optimiser.step()
     moved = {part.partition(".")[0] for part, p in reader.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert "rewrite" in moved and len(moved) > 1, f"only {moved} of {name} ever learns"
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if hasattr(READERS[name], "edit")])
+def test_what_changes_are_read_by_learns_from_the_first_step_on(name):
+    split, task = split_of(SPEC), Edit()
+    reader = go_together(task.attach, reader_of(name, SPEC, **EDITING.get(name, {}))).double().train()
+    split = replace(split, inr=split.inr.to(torch.float64))
+    assert (reader.edit(split.inr).flat() - split.inr.flat()).abs().max() < 1e-12
+    task.loss(reader, split, None)["edit_error"].backward()
+    assert not [key for key, p in reader.rewrite.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
 
 
 def test_those_that_give_inrs_are_those_that_are_named():

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import ROOT, alone_at_runs, go_together, parameterized
 from IPython.core.interactiveshell import InteractiveShell
-from test_battery import each_task
+from test_battery import tasks
 from test_images import pictures, put, write_table
 
 import inrformer.runs
@@ -159,10 +159,8 @@ def test_without_a_compiler_nothing_is_begun(cache, monkeypatch):
     assert not (cache / "runs").exists() and not (cache / "records").exists()
 
 
-@each_task
+@pytest.mark.parametrize("objective, name", [case for case in tasks() if case.values[0] not in ZOOS])  # whose classifiers tests/test_zoo.py has
 def test_every_reader_runs_and_is_opened_from_its_one_file(objective, name, cache):
-    if objective in ZOOS:
-        pytest.skip("of classifiers, as tests/test_zoo.py runs it")
     this = run(go_together(config_from, BASE | dict(reader=name, objective=objective)), out=cache)
     validated = {name: value for name, value in this.history[-1].items() if name.startswith("val_")}
     assert validated and all(this.summary[name] == value and (name == "val_crop_r2" or name.replace("val", "test", 1) in this.summary) for name, value in validated.items())

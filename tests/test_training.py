@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from inrformer.inr import INRSpec, Statistics, canonicalize, init_inr, stream
+from inrformer.inr import INRSpec, canonicalize, init_inr, stream
 from inrformer.moves import AUGMENTATIONS, augment
 from inrformer.objectives.classify import Classify, ClassifyConfig, draw_crops
 from inrformer.objectives.contrast import Contrast, ContrastConfig
 from inrformer.reader import READERS, seed_parameters
 from inrformer.readers.inrformer import INRFormer, INRFormerConfig
 from inrformer.splits import Split
-from inrformer.training import SCHEDULES, Train, Workers, batches, branch_epoch, load_checkpoint, make_optimizer, resolve_device, steps_per_epoch, train
+from inrformer.training import SCHEDULES, Train, Workers, batches, branch_epoch, make_optimizer, resolve_device, steps_per_epoch, train
 
 SPEC = INRSpec(widths=(2, 6, 5, 3), omega=10.0)
 SMALL = dict(dim=8, edge_dim=4, depth=2, heads=2, hint=16, query=16, features=4)

@@ -255,7 +255,7 @@ class Rewrite(nn.Module):
     def __init__(
         self,
         tensors: int,
-        change: nn.Module,  # says how each number changes; where it is 0, so is the change
+        change: nn.Module,  # says how each number changes; not at all while its parameters are 0
     ):
         super().__init__()
         self.change, self.keep, self.move = change, nn.Parameter(torch.empty(tensors)), nn.Parameter(torch.empty(tensors))

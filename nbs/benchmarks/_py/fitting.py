@@ -30,9 +30,6 @@
 # No GPU has been at hand: that all 60,000 images of a data set take 1,000 steps in about two minutes on one H200, the aim (4.4e14 operations), is unmeasured.
 
 # %%
-from inrformer.config import check_parameters
-
-# %%
 names_before = {*globals(), "names_before", "known"}
 
 # %% tags=["parameters"]
@@ -49,13 +46,14 @@ known = {name: value for name, value in globals().items() if name not in names_b
 
 # %%
 given = {name: value for name, value in globals().items() if name not in names_before and not name.startswith("_")}
+from inrformer.config import check_parameters
+
 check_parameters(given, known)
 
 # %%
 import hashlib
 import json
 import math
-import statistics
 import time
 from itertools import product
 

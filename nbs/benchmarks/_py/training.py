@@ -33,9 +33,6 @@
 # No GPU has been at hand: 15,000 INRs/s for `tiny` in bf16 on one H200, the aim, is unmeasured.
 
 # %%
-from inrformer.config import check_parameters
-
-# %%
 names_before = {*globals(), "names_before", "known"}
 
 # %% tags=["parameters"]
@@ -58,6 +55,8 @@ known = {name: value for name, value in globals().items() if name not in names_b
 
 # %%
 given = {name: value for name, value in globals().items() if name not in names_before and not name.startswith("_")}
+from inrformer.config import check_parameters
+
 check_parameters(given, known)
 
 # %%

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS',
-           'PAPER', 'TURNED', 'UNREAD', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'WITHOUT_CROP', 'AS_FITTED',
-           'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'FASTER',
-           'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'TITLES',
+           'PAPER', 'SLOW_SINES', 'TURNED', 'UNREAD', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'WITHOUT_CROP',
+           'AS_FITTED', 'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN',
+           'FASTER', 'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'TITLES',
            'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'plain_reader',
            'for_fifteen_minutes', 'as_long_as_others', 'protocols_of', 'experiment', 'no_blocks_as_long', 'all_records',
            'sweep', 'without_places']
@@ -70,6 +70,7 @@ COSTS: dict[str, dict[int, float]] = {  # of a step at each depth, in steps at d
     "mnist-small": {0: 0.35, 1: 0.69, 4: 1.85, 6: 2.75}, "cifar10-small": {0: 0.30, 1: 0.65, 4: 1.69, 6: 2.52},
 }
 PAPER: Row = dict(model="paper")
+SLOW_SINES: Row = PAPER | dict(max_frequency=2.0)  # of weights in units of their scale: about as fast as the paper's are of weights as they are
 TURNED: list[Row] = [dict(canonical=False), dict(reader="deepsets", canonical=False)]  # signs and phases as they were fitted
 UNREAD: list[Row] = [dict(), dict(depth=0), dict(head="pool"), dict(reader="deepsets"), dict(reader="probe"), dict(reader="pixels", mlp=256)]  # readers that are asked about test images which no choice saw
 DIGITS: Row = PROTOCOLS["digits"].chosen | PROTOCOLS["digits"].readers["inrformer"]
@@ -84,7 +85,7 @@ CHOICES: list[Row] = [
 # %% ../nbs/16_sweeps.ipynb #73f3aaf8
 MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, and how it is trained for a quarter of an hour
     (dict(dim=48, edge_dim=16), dict(epochs=24)),
-    (dict(model="paper", dim=48, edge_dim=16), dict(epochs=24)),
+    (SLOW_SINES | dict(dim=48, edge_dim=16), dict(epochs=24)),
     (dict(reader="deepsets", pair_dim=64), dict(epochs=56)),
     (dict(reader="dws"), dict(epochs=18, lr=2e-3, optimizer="muon")),
     (dict(reader="nfn_np", frequency_std=0.2), dict(epochs=75, lr=4e-3)),
@@ -173,12 +174,12 @@ def as_long_as_others() -> list[Row]:
 
 # %% ../nbs/16_sweeps.ipynb #9f4673e3
 EXPERIMENTS: dict[str, list[Row]] = {
-    "digits": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=64)], 3, protocol="digits"),
+    "digits": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=64)], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, POOLED, GRAPH_ALONE, dict(aux=False), MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
-    "mnist-shared": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
-    "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, *CONTROLS, MNIST_PIXELS], 3, protocol="mnist-field", dataset="mnist"), *with_seeds(TURNED, 1, protocol="mnist-field", dataset="mnist")],
-    "cifar10-small": with_seeds([dict(), *HEADS, PAPER, *CONTROLS, CIFAR10_PIXELS], 3, protocol="cifar10-small", dataset="cifar10"),
+    "mnist-small": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, POOLED, GRAPH_ALONE, dict(aux=False), MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
+    "mnist-shared": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
+    "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS], 3, protocol="mnist-field", dataset="mnist"), *with_seeds(TURNED, 1, protocol="mnist-field", dataset="mnist")],
+    "cifar10-small": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, CIFAR10_PIXELS], 3, protocol="cifar10-small", dataset="cifar10"),
     "depth": [
         *with_seeds(depths(COSTS["mnist-small"], 8), 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
         *with_seeds(depths(COSTS["cifar10-small"], 5), 3, protocol="cifar10-small", dataset="cifar10"),
@@ -190,7 +191,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
         *with_seeds(TABLE3, 1, **FULL), *(FULL | row | dict(seed=seed) for seed in (1, 2) for row in TABLE3[:3]),
     ],
     "table2": with_seeds([dict(model="tiny"), dict(model="base")], 1, **FULL),
-    "cifar10-full": with_seeds([dict(), *HEADS[:3], PAPER | dict(dim=128, depth=3), *CONTROLS, CIFAR10_PIXELS], 1, **FULL),
+    "cifar10-full": with_seeds([dict(), *HEADS[:3], SLOW_SINES | dict(dim=128, depth=3), *CONTROLS, CIFAR10_PIXELS], 1, **FULL),
     "cifar10-longer": with_seeds([dict(), dict(aux=False), dict(hint=16), dict(depth=0)], 1, **FULL | LONGER),
     "cifar10-copies": with_seeds([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-copies", dataset="cifar10"),
     "unread": [

@@ -659,7 +659,7 @@ def judged(
     first, p = found["row"] == ASKED_FIRST, found["p"].astype(float)
     weights = np.where(first, 1 / first.sum(), 1 / (~first).sum()) / 2 if 0 < first.sum() < len(first) else None
     found.insert(6, "p (Holm)", holm(p, weights))
-    found.insert(7, "verdict", [verdict(*line) for line in zip(found["seeds"], found["effect"], found["p (Holm)"])])
+    found.insert(7, "verdict", [verdict(*line) for line in zip(found["seeds"], found["effect"], found["p"], found["p (Holm)"])])
     return found
 
 
@@ -687,11 +687,13 @@ def interval(effect: float, images: float, seeds: float, free: float, few: bool)
     return error * t.ppf(1 - LEVEL / 2, free), 2 * t.sf(abs(effect) / error, free) if error else float(effect == 0)
 
 
-def verdict(seeds: int, effect: float, p: float) -> str:
-    "What an effect over so many seeds is, by its corrected p-value."
+def verdict(seeds: int, effect: float, p: float, corrected: float) -> str:
+    "What an effect over so many seeds is, by its p-value alone and by that which is corrected."
     if seeds < 3:
         return ("", "one seed: no verdict", "two seeds: no verdict")[seeds]
-    return "not told apart" if not p < LEVEL else "better" if effect > 0 else "worse"
+    if not p < LEVEL:
+        return "not told apart"
+    return ("better" if effect > 0 else "worse") + ", uncorrected" * (not corrected < LEVEL)
 
 # %% ../nbs/15_records.ipynb #58fef92e
 def effects(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:

@@ -90,6 +90,7 @@ from inrformer.data import hidden_widths
 from inrformer.inr import INRSpec, init_inr
 from inrformer.layers import EdgeStep, SlidingLayerAttention, windows
 from inrformer.objectives.classify import Classify, draw_crops
+from inrformer.palette import BLUE, VERMILLION
 from inrformer.readers.inrformer import MODELS, INRFormer, INRFormerConfig
 from inrformer.records import write_record
 from inrformer.runs import environment, project_root
@@ -391,7 +392,7 @@ with profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU]
     step()
 taken = pd.Series({e.key.removeprefix("aten::"): e.self_device_time_total if gpu else e.self_cpu_time_total for e in seen.key_averages()}).sort_values(ascending=False)
 shares = 100 * pd.concat([taken[:10], pd.Series({f"{len(taken) - 10} others": taken[10:].sum()})]) / taken.sum()
-ax = shares[::-1].plot.barh(figsize=(6, 3), color="#0072B2")
+ax = shares[::-1].plot.barh(figsize=(6, 3), color=BLUE)
 ax.set(xlabel="share of a step (%)");
 
 # %% [markdown]
@@ -425,8 +426,8 @@ splits.round(2)
 published = pd.read_csv(project_root() / "figures" / "published.csv").drop_duplicates("cost_ms")
 published = published[published["source"].str.contains("timed for 2-32-32-3")].assign(**{"INRs/s": 32e3 / published["cost_ms"]})[["method", "parameters", "INRs/s"]]
 fig, ax = plt.subplots(figsize=(6, 3.2))
-ax.errorbar(splits["parameters"], splits["INRs/s"], (splits["INRs/s"] - splits["INRs/s, first quartile"], splits["INRs/s, third quartile"] - splits["INRs/s"]), fmt="o", color="#0072B2", label="INRFormer")
-ax.plot(published["parameters"], published["INRs/s"], "s", color="#D55E00", label="published methods, CPU")
+ax.errorbar(splits["parameters"], splits["INRs/s"], (splits["INRs/s"] - splits["INRs/s, first quartile"], splits["INRs/s, third quartile"] - splits["INRs/s"]), fmt="o", color=BLUE, label="INRFormer")
+ax.plot(published["parameters"], published["INRs/s"], "s", color=VERMILLION, label="published methods, CPU")
 for name, x, y in [*splits[["parameters", "INRs/s"]].itertuples(), *published.itertuples(index=False)]:
     ax.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=9)
 ax.set(xscale="log", yscale="log", xlabel="parameters", ylabel="INRs per second", xlim=(5e4, 1e9), ylim=(0.8, 3 * splits["INRs/s"].max()))

@@ -1480,6 +1480,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.records.stale': ('records.html#stale', 'inrformer/records.py'),
                                    'inrformer.records.table': ('records.html#table', 'inrformer/records.py'),
                                    'inrformer.records.thread_seconds': ('records.html#thread_seconds', 'inrformer/records.py'),
+                                   'inrformer.records.turned': ('records.html#turned', 'inrformer/records.py'),
                                    'inrformer.records.unseen': ('records.html#unseen', 'inrformer/records.py'),
                                    'inrformer.records.variance_of_images': ('records.html#variance_of_images', 'inrformer/records.py'),
                                    'inrformer.records.variance_of_seeds': ('records.html#variance_of_seeds', 'inrformer/records.py'),

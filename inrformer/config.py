@@ -78,7 +78,7 @@ PROTOCOLS: dict[str, Protocol] = {
         images="cifar10", fixed=_OF_CIFAR10 | dict(inits=10, copies=1), inits=("pool",), psnr=25.0, chosen=_LONG | dict(epochs=6), readers=dict(inrformer=_TINY, deepsets=dict(optimizer="muon")),
     ),
     "cifar10-copies": Protocol(
-        images="cifar10", fixed=_OF_CIFAR10 | dict(copies=5), inits=("independent",), psnr=25.0, chosen=_LONG | dict(epochs=1), readers=dict(inrformer=_TINY, deepsets=dict(optimizer="muon")),
+        images="cifar10", fixed=_OF_CIFAR10 | dict(copies=5), inits=("independent",), psnr=25.0, chosen=_LONG | dict(epochs=1, schedule="cosine"), readers=dict(inrformer=_TINY, deepsets=dict(optimizer="muon")),
     ),
 }
 

@@ -7,12 +7,14 @@ __all__ = ['Record', 'RIVALS', 'WORDS', 'PHRASES', 'LEVEL', 'ASKED_FIRST', 'FEW'
            'records', 'is_stale', 'find_record', 'find_records', 'stale', 'check_images', 'thread_seconds', 'rivals',
            'table', 'row_name', 'by_row', 'runs_of', 'plain_name', 'counted', 'results', 'spread', 'of_seeds',
            'remarks', 'by_images', 'of_most_images', 'Paired', 'right', 'measure', 'paired', 'unseen',
-           'variance_of_seeds', 'variance_of_images', 'holm', 'judged', 'in_points', 'interval', 'verdict', 'effects']
+           'variance_of_seeds', 'variance_of_images', 'holm', 'judged', 'in_points', 'turned', 'interval', 'verdict',
+           'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
 import json
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -666,6 +668,12 @@ def judged(
 def in_points(line: Any) -> str:  # of `judged`
     "An effect with its interval, as text; nothing where there is none."
     return "" if line.effect != line.effect else f"{line.effect:+.2f} ({line.low:+.2f} to {line.high:+.2f})"
+
+
+def turned(line: Any) -> Any:  # of `judged`, as `itertuples` gives it
+    "The same comparison the other way round: what a part adds, where a line says what leaving it out changes."
+    other = dict(better="worse", worse="better")
+    return line._replace(effect=-line.effect, low=-line.high, high=-line.low, verdict=re.sub("better|worse", lambda found: other[found[0]], line.verdict))
 
 
 def _judged(pair: Paired, variance: float, free: float, few: bool) -> dict[str, Any]:

@@ -351,7 +351,7 @@ def test_the_results_pages_show_whatever_is_on_record(tree):
     of_a_zoo = ("tbl-adapt", "tbl-own", "tbl-regress", "fig-beyond")  # whose records no experiment can make up without a folder
     assert "not yet run" not in "".join(text for label, text in beyond.items() if label.startswith(("tbl-", "fig-")) and label not in of_a_zoo)
     assert "95.2" in beyond["tbl-pairs-mnist"] and "views: starts" in beyond["tbl-views"] and "not told apart" in beyond["tbl-questions"] + beyond["tbl-edit"]
-    assert "INRFormer is number" in readers["1ead0001"] and "not ranked" in readers["tbl-authors"]
+    assert "INRFormer validates at" in readers["1ead0001"] and "not ranked" in readers["tbl-authors"]
     assert "NG-T, 64 probes" in readers["tbl-matched"]
     assert "+1.90 (+0.82 to +2.98)" in readers["tbl-verdicts"] and "not told apart" in readers["tbl-verdicts"] and "one seed: no verdict" in readers["tbl-verdicts"]
 

@@ -330,7 +330,10 @@ def _is_there(name: str, out: str | Path | None) -> bool:
 
 
 def _parts(configs: list[RunConfig], best: list[Record | None], again: list[str], out: str | Path | None) -> list[list[tuple[RunConfig, bool]]]:
-    "What is to run, and whether it has before: first the readers that others start from, and those without a block, with whose target values others' are compared; then the rest; then those that start from these."
+    """What is to run, and whether it has before: first the readers that others start from, and those without a block, with whose target values others' are compared; then the rest; then those that start from these.
+
+    A GPU takes what nobody has begun before what was begun, and may go on elsewhere.
+    """
     named = {run_id(cfg): cfg for cfg in configs}
     done = {r["run_id"] for r in filter(None, best) if r["summary"]}
     todo = named.keys() - done | set(again)
@@ -341,7 +344,10 @@ def _parts(configs: list[RunConfig], best: list[Record | None], again: list[str]
     def after(name: str) -> int:
         return 1 + after(named[name].start_from) if named[name].start_from in named else 0
 
-    place = {name: (after(name), not (name in starters or flat(named[name]).get("depth") == 0)) for name in todo}
+    def begun(name: str) -> bool:
+        return any(runs_folder(out).glob(f"*/{name}/config.json"))
+
+    place = {name: (after(name), not (name in starters or flat(named[name]).get("depth") == 0), torch.cuda.is_available() and begun(name)) for name in todo}
     return [[(cfg, name in again) for name, cfg in named.items() if place.get(name) == part] for part in sorted(set(place.values()))]
 
 

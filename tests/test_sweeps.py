@@ -57,6 +57,18 @@ def test_readers_of_the_table_train_as_one_of_their_trials_did():
     assert {t[0] for t in tried} <= names, "trials of a reader that is not in the table"
 
 
+@pytest.mark.parametrize(("gpu", "last"), [(True, 0), (False, 2)])
+def test_a_gpu_takes_what_nobody_has_begun_first(cache, monkeypatch, gpu, last):
+    rows, taken = with_seeds([dict()], 3, **SMALL), []
+    begun = cache / "runs" / "elsewhere" / id_of(rows[0])
+    begun.mkdir(parents=True)
+    (begun / "config.json").write_text("{}")
+    monkeypatch.setattr("inrformer.sweeps._attempt", lambda cfg, again, **how: taken.append(run_id(cfg)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    sweep(rows, "elsewhere", out=cache / "runs", folder=cache)
+    assert len(taken) == 3 and taken[-1] == id_of(rows[last])
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_row_of_every_experiment_can_run_under_the_protocol_that_it_names(name):
     for protocol in protocols_of(name):

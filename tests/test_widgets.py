@@ -330,7 +330,7 @@ def test_the_crop_stays_inside_the_image():
     assert panel.column.value == pytest.approx(-0.2) and "cannot" not in panel.words.value
 
 
-PAIRS = [(SMALL, "inrformer"), (SMALL, "deepsets"), (SMALL, "probe"), (SMALL, "flat"), (RELU, "inrformer"), (RELU, "deepsets"), (FOURIER, "inrformer"), (FOURIER, "pixels")]
+PAIRS = [(SMALL, "inrformer"), (SMALL, "deepsets"), (SMALL, "probe"), (SMALL, "flat"), (SMALL, "dws"), (SMALL, "nft"), (SMALL, "ng_transformer"), (SMALL, "scalegmn"), (RELU, "inrformer"), (RELU, "deepsets"), (FOURIER, "inrformer"), (FOURIER, "pixels")]
 
 
 @pytest.mark.parametrize("spec, name", PAIRS, ids=lambda x: x if isinstance(x, str) else f"{x.kind}-{x.widths[0]}")

@@ -28,7 +28,7 @@ from .files import relative, shown
 from .fitting import INIT_POLICIES
 from .images import Data, Images, load_images, share_seen
 from .interchange.state_dicts import CONVENTIONS, import_table
-from .records import record_of, write_record
+from .records import record_of, split_scores, write_record
 from .runs import Refused, Run, check_folders, find_run, last_run, project_root, run
 from .saving import forget_widgets
 from .splits import held_out
@@ -57,8 +57,7 @@ def show_warning(message: Warning, category: type[Warning], filename: str, linen
 
 def scores(summary: dict[str, Any]) -> str:
     "What a run reached on the test split and on validation."
-    named = {name.replace("_", " "): value for name, value in summary.items() if name.startswith(("test_", "val_")) and not {"other", "permuted"} & set(name.split("_")) and value is not None}
-    return ", ".join(f"{name} {value:.4f}" for name, value in sorted(named.items()))
+    return ", ".join(f"{name} {value:.4f}" for name, value in sorted(split_scores(summary).items()) if "other" not in name.split())
 
 
 def page_named(name: str, what: str) -> Path:

@@ -35,7 +35,11 @@ TABS: dict[str, tuple[type[Panel], str]] = {  # the panel of each, and what it i
     "touch": (TouchBench, "A permutation moves weights and nothing else. Here the weights themselves change, and the image and the answer with them."),
     "edit": (EditBench, "Edit an image through its weights alone. An editor learns which weights show the edit, and the slider goes as far as you like."),
 }
-_FOLLOW = (EquivarianceBench, ReadersBench, AttentionBench, EditBench)  # the permutation
+
+
+def _led_by(kind: type[Panel]) -> str:
+    "The trait of others by which a panel is led: a source, a scene, or the permutation."
+    return next(name for name in ("opened", "scene", "change") if name in kind.class_trait_names())
 
 # %% ../nbs/20f_app.ipynb #200ff102
 class Copy(anywidget.AnyWidget):
@@ -158,8 +162,8 @@ def panel(self: Workbench, name: str) -> Panel:
     "The panel of a tab, made when it is first asked for."
     if name not in self.panels:
         scene, kind = self.picker.scene, TABS[name][0]
-        leader, trait = (self.panel("permute"), "change") if kind in _FOLLOW else (self.picker, "scene")
-        self.panels[name] = self._source_panel(kind) if kind in (OwnBench, Gallery) else kind(scene.inr, scene.reader).follow(leader, trait)
+        leader, trait = self.panel("permute") if (trait := _led_by(kind)) == "change" else self.picker, trait
+        self.panels[name] = self._source_panel(kind) if trait == "opened" else kind(scene.inr, scene.reader).follow(leader, trait)
         self.panels[name].observe(lambda said: self._write(), "told")
         if kind is EditBench:
             self.panels[name].observe(lambda edited: self.picker.take(edited.new), "kept")
@@ -180,4 +184,4 @@ def _source_panel(self: Workbench, kind: type[OwnBench] | type[Gallery]) -> Pane
 @patch
 def _handle(self: Workbench, name: str) -> list[ui.Widget]:
     "The slider of the permutation, where a panel follows it."
-    return [self.panel("permute").handle()] if TABS[name][0] in _FOLLOW else []
+    return [self.panel("permute").handle()] if _led_by(TABS[name][0]) == "change" else []

@@ -75,9 +75,9 @@ def _wide(columns: list[float]) -> list[float]:
 
 def _axes(plot: _Plot, place: _Place, name: str) -> dict[str, Any]:
     "The two axes of a plot, in the look that all share."
-    look = dict(gridcolor="rgba(128,128,128,0.25)", zeroline=False, automargin=True, fixedrange=True, title=dict(font=dict(size=12)))
+    look = dict(gridcolor="rgba(128,128,128,0.25)", zeroline=False, automargin=True, fixedrange=True)
     x, y = dict(domain=[place.left, place.right], anchor=f"y{name}"), dict(domain=[place.bottom, place.top], anchor=f"x{name}")
-    return {f"xaxis{name}": look | x | plot.x, f"yaxis{name}": look | y | plot.y}
+    return {f"{axis}axis{name}": look | ends | own | dict(title=dict(text=own.get("title", ""), font=dict(size=12))) for axis, ends, own in (("x", x, plot.x), ("y", y, plot.y))}
 
 
 def _title(plot: _Plot, place: _Place) -> dict[str, Any]:
@@ -144,12 +144,15 @@ def _magnitude(values: Float[Tensor, "h w"], largest: float) -> dict[str, Any]:
     return dict(type="heatmap", z=values.float().numpy(), zmin=0, zmax=largest, colorscale="Cividis", colorbar=_bar(""), hovertemplate="%{z:.2g}<extra></extra>")
 
 # %% ../nbs/19_figures.ipynb #1af14385
+def _picture_plot(title: str, trace: dict[str, Any], k: int) -> _Plot:
+    "A picture of square pixels, as the k-th plot of a figure."
+    hidden = dict(visible=False, constrain="domain")
+    return _Plot([trace], title, hidden, hidden | dict(constraintoward="top", autorange="reversed", scaleanchor=f"x{k}" if k > 1 else "x"))
+
+
 def _pictures(pictures: dict[str, dict[str, Any]], alt: str, height: int, **layout: Any) -> go.Figure:
     "Square-pixel pictures in a row, by title."
-    hidden = dict(visible=False, constrain="domain")
-    plots = [_Plot([trace], title, x=hidden, y=hidden | dict(constraintoward="top", autorange="reversed", scaleanchor=f"x{k}" if k > 1 else "x"))
-             for k, (title, trace) in enumerate(pictures.items(), 1)]
-    return _figure(plots, alt, height, **layout)
+    return _figure([_picture_plot(title, trace, k) for k, (title, trace) in enumerate(pictures.items(), 1)], alt, height, **layout)
 
 # %% ../nbs/19_figures.ipynb #ce0fe909
 def fig_fit(
@@ -331,7 +334,7 @@ def _tables(inr: INR, name: str, numbers: list[list[str]], scales: dict[str, flo
         rows, columns = (_sparse(numbers[l]) for l in (p.out, p.inn))
         flat = dict(showgrid=False, ticks="", tickfont=dict(size=9))
         x = flat | dict(tickvals=list(range(m + 1 + len(vectors))), ticktext=[*columns, "", *(v.name.rstrip("0123456789") for v in vectors)], tickangle=0)
-        y = flat | dict(tickvals=list(range(n)), ticktext=rows, range=[(n + last) / 2 - 0.5, (n - last) / 2 - 0.5], title=dict(text=name if p is spec.matrices[0] else "", font=dict(size=12)))
+        y = flat | dict(tickvals=list(range(n)), ticktext=rows, range=[(n + last) / 2 - 0.5, (n - last) / 2 - 0.5], title=name if p is spec.matrices[0] else "")
         yield _Plot([trace], ", ".join(_symbol(q.name) for q in (p, *vectors)), x, y)
 
 # %% ../nbs/19_figures.ipynb #0d1d37e3
@@ -374,7 +377,7 @@ def fig_errors(errors: dict[str, float]) -> go.Figure:
     text = ["exactly 0" if v == 0 else "not a number" if not math.isfinite(v) else number(v) for v in values]
     lengths = [min(max(v, 1.5 * _FLOOR), 1e2) for v in values]
     trace = dict(type="bar", y=names, x=lengths, orientation="h", marker=marker, text=text, textposition="outside", cliponaxis=False, hoverinfo="skip")
-    x = dict(type="log", range=[-18, 3], title=dict(text="relative error of f(Pθ) against P f(θ), float64", font=dict(size=12)), dtick=3, exponentformat="power")
+    x = dict(type="log", range=[-18, 3], title="relative error of f(Pθ) against P f(θ), float64", dtick=3, exponentformat="power")
     line = dict(type="line", x0=TOLERANCE, x1=TOLERANCE, y0=0, y1=1, yref="paper", line=dict(color=GREEN, width=2, dash="dash"))
     note = dict(x=math.log10(TOLERANCE), y=1, yref="paper", yanchor="bottom", text=f"tolerance {number(TOLERANCE)}", showarrow=False)
     first = first_break(errors)
@@ -401,7 +404,7 @@ def fig_classes(
     "For each reader, bars of its numbers for every class, side by side for everything it read."
     ticks = [f"<b>{name}</b> ✓" if k == label else name for k, name in enumerate(classes)]
     x, span = dict(tickvals=list(range(len(classes))), ticktext=ticks, showgrid=False), dict(range=[0, 1.02]) if unit == "probability" else {}
-    plots = [_Plot(_columns(values, classes, k == 0), reader, x, dict(title=dict(text="" if k else unit, font=dict(size=12))) | span) for k, (reader, values) in enumerate(readers.items())]
+    plots = [_Plot(_columns(values, classes, k == 0), reader, x, dict(title="" if k else unit) | span) for k, (reader, values) in enumerate(readers.items())]
     said = "; ".join(f"{reader} says {classes[int(v.argmax())]} {name}" for reader, columns in readers.items() for name, v in columns.items())
     return _figure(plots, f"{unit} of every class. {said}.", 260, gap=0.08)
 
@@ -431,8 +434,8 @@ def fig_accuracy(
         shapes.append(dict(type="line", x0=at, x1=at, y0=0, y1=1, yref="paper", line=dict(color=GREEN, width=2)))
         notes.append(dict(x=at, y=1, yref="paper", yanchor="bottom", text="you are here", showarrow=False))
     ends = f" After {counts[-1]} transpositions: {reader} {said[-1]:.3f}, {other} {theirs[-1]:.3f}." if points else ""
-    x = dict(title=dict(text="transpositions of hidden neurons, each INR on its own walk", font=dict(size=12)), range=[-0.09 * last, 1.09 * last])
-    plot = _Plot(traces, x=x, y=dict(title=dict(text="test accuracy", font=dict(size=12)), range=[-0.05, 1.1]))
+    x = dict(title="transpositions of hidden neurons, each INR on its own walk", range=[-0.09 * last, 1.09 * last])
+    plot = _Plot(traces, x=x, y=dict(title="test accuracy", range=[-0.05, 1.1]))
     return _figure([plot], f"Test accuracy against the number of transpositions.{ends}", 330, legend=dict(orientation="h", y=-0.28, yanchor="top", x=1, xanchor="right"), shapes=shapes, annotations=notes)
 
 # %% ../nbs/19_figures.ipynb #2471c72e
@@ -482,11 +485,9 @@ def fig_progress(
     "The PSNR of a fit so far, the image, and its INR by now."
     at, reached = (list(column) for column in zip(*curve))
     line = dict(type="scatter", x=at, y=reached, mode="lines", line=dict(color=BLUE, width=2.5), showlegend=False, hovertemplate="%{y:.1f} dB after %{x}<extra></extra>")
-    x, y = (dict(title=dict(text=text, font=dict(size=12))) for text in ("steps", "PSNR, dB"))
-    hidden = dict(visible=False, constrain="domain")
-    pictures = [_Plot([_picture(shown)], title, hidden, hidden | dict(autorange="reversed", scaleanchor=f"x{k}"))
-                for k, (title, shown) in enumerate({"your image": image, "its INR by now": render(inr, 64, 64)}.items(), 2)]
-    plots = [_Plot([line], f"{reached[-1]:.1f} dB", x | dict(range=[0, steps]), y | dict(range=[0, max(40.0, *reached) + 2])), *pictures]
+    x, y = dict(title="steps", range=[0, steps]), dict(title="PSNR, dB", range=[0, max(40.0, *reached) + 2])
+    pictures = [_picture_plot(title, _picture(shown), k) for k, (title, shown) in enumerate({"your image": image, "its INR by now": render(inr, 64, 64)}.items(), 2)]
+    plots = [_Plot([line], f"{reached[-1]:.1f} dB", x, y), *pictures]
     return _figure(plots, f"A fit after {at[-1]} of {steps} steps, at {reached[-1]:.1f} dB: its curve, the image, and the INR.", 230, columns=[2.0, 1.0, 1.0], gap=0.08)
 
 # %% ../nbs/19_figures.ipynb #5aefbf16
@@ -497,7 +498,7 @@ def fig_line(
     looks = zip(losses.items(), (VERMILLION, BLUE), ("solid", "dash"))
     traces = [dict(type="scatter", x=torch.linspace(0, 1, len(loss)).tolist(), y=loss.tolist(), name=name, mode="lines", line=dict(color=colour, dash=dash, width=2.5),
                    hovertemplate="%{y:.3g} at %{x:.2f}<extra></extra>") for (name, loss), colour, dash in looks]
-    x, y = (dict(title=dict(text=text, font=dict(size=12))) for text in ("place on the line: 0 is the first INR, 1 the second", "mean squared error"))
+    x, y = (dict(title=text) for text in ("place on the line: 0 is the first INR, 1 the second", "mean squared error"))
     most = "; ".join(f"{name}: at most {number(loss.max().item())}" for name, loss in losses.items())
     return _figure([_Plot(traces, x=x, y=y | dict(rangemode="tozero"))], f"Mean squared error on the line between two INRs. {most}.", 230, legend=dict(orientation="h", y=1.02, yanchor="bottom", x=0.5, xanchor="center"))
 
@@ -519,7 +520,7 @@ def fig_learning(
     "The share of an edit that an editor makes, so far."
     at, made = (list(column) for column in zip(*curve))
     line = dict(type="scatter", x=at, y=made, mode="lines", line=dict(color=BLUE, width=2.5), showlegend=False, hovertemplate="%{y:.2f} after %{x}<extra></extra>")
-    x, y = (dict(title=dict(text=text, font=dict(size=12))) for text in ("steps", "share of the change"))
+    x, y = (dict(title=text) for text in ("steps", "share of the change"))
     dots = dict(type="line", x0=0, x1=1, xref="paper", y0=affine, y1=affine, line=dict(color=ORANGE, dash="dot", width=2))
     note = dict(x=1, xref="paper", xanchor="right", y=affine, yanchor="top", text=f"contrast and brightness alone: {affine:.2f}", showarrow=False)
     alt = f"The share of the change that an editor makes after {at[-1]} of {steps} steps, {made[-1]:.2f}; contrast and brightness alone make {affine:.2f}."

@@ -55,13 +55,21 @@ def settle(self: PairBench) -> None:
     self.loss = {name: losses(between(scene.inr, other, 41), image) for name, other in self.ways.items()}
 
 # %% ../nbs/20b_pairs.ipynb #2ee7a97a
+def _aligned(gone: float, home: float) -> str:
+    "What aligning leaves of a barrier, in words."
+    if home < 1e-9:
+        return "and <b>aligned there is none</b>: the two differ by the order of neurons alone"
+    if home < 0.9 * gone:
+        return f"aligned, {home:.3f}: part of it was the order of neurons, and the rest is another solution"
+    return f"aligned, {home:.3f}: the order of neurons is not what keeps them apart"
+
+
 @patch
 def tell(self: PairBench) -> str:
     scene, (gone, home) = self.scene, (barrier(loss) for loss in self.loss.values())
-    best = "and <b>aligned there is none</b>: the two differ by the order of neurons alone" if home < 1e-9 else f"aligned, {home:.3f}: {'part of it was the order of neurons, and the rest is another solution' if home < 0.9 * gone else 'the order of neurons is not what keeps them apart'}"
     readers = {type(scene.reader).__name__: scene.reader} | ({} if scene.flat is None else {FLAT: scene.flat})
     said = "; ".join(f"{name} {self._says(reader)}" for name, reader in readers.items())
-    return f"On the line between them the error rises by {gone:.3f} above its ends, {best}. {said}. <small>{html.escape(scene.about)}</small>"
+    return f"On the line between them the error rises by {gone:.3f} above its ends, {_aligned(gone, home)}. {said}. <small>{html.escape(scene.about)}</small>"
 
 
 @patch

@@ -43,7 +43,7 @@ def steps(
     scene: Scene,
     counts: Sequence[int] | None = None,  # transpositions of the steps; all of a walk unless given
 ) -> dict[str, Any]:
-    "What panels 2 and 3 show and say at each step of a walk, for the model and its spoilt variants, as JSON."
+    "What the tabs permute and equivariance show and say at each step of a walk, for the model and its broken variants, as JSON."
     bench = PermuteBench(scene.inr, scene.reader, label=scene.label)
     counts = range(bench.steps.max + 1) if counts is None else counts
     panel = EquivarianceBench(scene.inr, scene.reader).follow(bench, "change")

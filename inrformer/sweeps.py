@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS',
            'PAPER', 'SLOW_SINES', 'TURNED', 'UNREAD', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'WITHOUT_CROP',
-           'AS_FITTED', 'AUTHORS', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN',
-           'FASTER', 'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'TITLES',
-           'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths', 'reader_and_choices', 'plain_reader',
-           'for_fifteen_minutes', 'as_long_as_others', 'protocols_of', 'experiment', 'no_blocks_as_long', 'all_records',
-           'sweep', 'without_places']
+           'AS_FITTED', 'AUTHORS', 'ONE_NEURON', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT', 'STILL', 'VIEWS',
+           'SIREN', 'MFN', 'FASTER', 'COLOURED', 'DRAWN', 'ON_ARRAYS', 'BOTH', 'REST', 'BESIDE', 'MIRRORED',
+           'EXPERIMENTS', 'TITLES', 'EVERYWHERE', 'ADAPTERS', 'JUDGES', 'ZOOS', 'with_seeds', 'depths',
+           'reader_and_choices', 'plain_reader', 'for_fifteen_minutes', 'as_long_as_others', 'protocols_of',
+           'experiment', 'no_blocks_as_long', 'all_records', 'sweep', 'without_places']
 
 # %% ../nbs/16_sweeps.ipynb #ba9a469a
+import math
 import multiprocessing
 import os
 import re
@@ -36,7 +37,7 @@ from .config import IMAGE_FIELDS, PROTOCOLS, RunConfig, config_from, flat, ident
 from .files import json_text
 from .objectives.adapt import DOMAINS
 from .records import Record, check_images, effects, find_records, plain_name, record_of, records, records_folder, row_name, stale, write_record
-from .runs import Busy, Refused, brought_along, check_compiler, images_digest, kind_of, run, runs_folder, source_digest
+from .runs import Busy, Refused, brought_along, check_compiler, images_digest, kind_of, run, runs_folder, source_of
 from .training import agreed, is_main, is_shared
 
 # %% ../nbs/16_sweeps.ipynb #120edeca
@@ -122,9 +123,10 @@ AUTHORS: list[Row] = [dict(canonical=False, augment="none", weight_noise=0.0, co
     dict(reader="flat_transformer", model="published", lr=1e-4, weight_decay=1e-4, batch_size=16, epochs=59),
     dict(reader="inr2vec", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=47),
 )]
+ONE_NEURON: Row = dict(reader="mlp", edits=True, mlp=1, lr=0.05)  # an editor that learns one change for all, and no more than one number of each INR
 EDITORS: list[Row] = [
     dict(), dict(dim=48, edge_dim=16), *(dict(reader=name) for name in ("dws", "nfn_np", "nfn_hnp", "nft", "ng_gnn", "ng_transformer", "scalegmn")),
-    dict(reader="scalegmn", bidirectional=True, dim=28), dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align"),
+    dict(reader="scalegmn", bidirectional=True, dim=28), dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align"), ONE_NEURON,
 ]
 POOLED: Row = dict(head="pool", carry=False)  # vectors that nothing was carried to along weights
 GRAPH_ALONE: Row = dict(edit_from_input=False)  # what is edited to show the crop
@@ -306,7 +308,8 @@ def sweep(
     _check_jobs(jobs)
     if compiled:
         check_compiler()
-    configs, there, limit = [config_from(row) for row in rows], all_records(folder), float("inf") if budget is None else time.monotonic() + 60 * budget
+    configs, there = [config_from(row) for row in rows], all_records(folder)
+    limit = math.inf if budget is None else time.monotonic() + 60 * budget
     best = find_records(configs, there)
     _check_known(configs, best)
     old = [run_id(config_from(row)) for row in stale(rows, there)]
@@ -369,13 +372,14 @@ def _check_known(configs: list[RunConfig], best: list[Record | None]) -> None:
     "Raise ValueError when what counts as done was made of other images, and FileNotFoundError when there are none to compare."
     digests: dict[str, str] = {}
     for cfg, record in zip(configs, best):
-        if record and (known := record["summary"]) and (differing := [name for name, found in brought_along(cfg).items() if known.get(name, found) != found]):
-            raise ValueError(f"the record of run {record['run_id']} is of other images named {record['config']['task']['domain_images']!r} (its {differing[0]} differs): rename your files")
-        if cfg.fit is not None and record and record["summary"]:
-            images = json_text([getattr(cfg.inputs, name) for name in IMAGE_FIELDS])
-            if images not in digests:
-                digests[images] = images_digest(cfg.inputs.load())
-            check_images(record, digests[images])
+        if record and record["summary"]:
+            here = brought_along(cfg)
+            if cfg.fit is not None:
+                images = json_text([getattr(cfg.inputs, name) for name in IMAGE_FIELDS])
+                if images not in digests:
+                    digests[images] = images_digest(cfg.inputs.load())
+                here |= dict(images_digest=digests[images])
+            check_images(record, here)
 
 # %% ../nbs/16_sweeps.ipynb #5bc402b0
 def _attempts(todo: list[tuple[RunConfig, bool]], jobs: int, how: dict[str, Any]) -> Iterator[Record | None]:
@@ -426,7 +430,7 @@ def _attempt(cfg: RunConfig, again: bool, *, experiment: str, out: str | Path | 
         if isinstance(error, dist.DistError) or is_shared() and "gloo" in str(error):
             raise Refused(f"a process that shared the run {run_id(cfg)} is gone: start all of them again, and it resumes") from error
         kind, said = kind_of(cfg), without_places(f"{type(error).__name__}: {error}")
-        return dict(run_id=run_id(cfg), config=identity(cfg), source=source_digest(cfg.reader, cfg.objective, kind), inrs=dict(kind=kind), summary=None, error=said)
+        return dict(run_id=run_id(cfg), config=identity(cfg), source=source_of(cfg), inrs=dict(kind=kind), summary=None, error=said)
     return record_of(this) if this.summary else None
 
 # %% ../nbs/16_sweeps.ipynb #5d75e087

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from .answers import recipe_of
+from .answers import logits_of_all, recipe_of
 from .data import hidden_widths
 from .fitting import fit
 from .images import Images
@@ -42,9 +42,7 @@ def transferred(
 # %% ../nbs/15a_transfer.ipynb #991b6d7a
 def _right(reader: Reader, inr: INR, images: Images) -> pd.Series:
     "Whether each image was read right, by its id."
-    with torch.no_grad():
-        answers = torch.cat([reader(inr[first : first + 256]).argmax(dim=1) for first in range(0, len(inr), 256)])
-    return pd.Series((answers == images.labels).double().numpy(), index=images.ids.tolist()).sort_index()
+    return pd.Series((logits_of_all(reader, inr).argmax(dim=1) == images.labels).double().numpy(), index=images.ids.tolist()).sort_index()
 
 
 def at_widths(

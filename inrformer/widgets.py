@@ -397,7 +397,7 @@ def draw_waiting() -> None:
 
 # %% ../nbs/20_widgets.ipynb #537605c6
 class Picker(Panel):
-    "Choose a data set, an image and a start; `scene` is what was chosen, and `opened` the source."
+    "Choose a model, one of its test images and a start; `scene` is what was chosen, and `opened` the source."
 
     scene = traitlets.Instance(Scene, allow_none=True)
     opened = traitlets.Instance(Source, allow_none=True)
@@ -430,7 +430,7 @@ def load(self: Picker) -> None:
 @patch
 def settle(self: Picker) -> None:
     if self.opened is None:
-        raise ValueError("Choose another data set first; until then the panels show what they showed.")
+        raise ValueError("Choose another model first; until then the panels show what they showed.")
     if self.start.value:
         self.say("Fitting …")
     self.scene = self.opened.scene(self.image.value, self.start.value)
@@ -959,7 +959,7 @@ def _on_record(rivals: Sequence[dict[str, Any]]) -> str:
     "What others reach on the same INRs, as a table to unfold."
     if len(rivals) < 2:
         return ""
-    cells = [("reader", "test", "validation", "answers come from", "rendered: input", "rendered: no blocks", "parameters", "thread-seconds")]
+    cells = [("reader", "test", "validation", "answers come from", "R² from the input", "R² from no blocks", "parameters", "training (CPU s)")]
     for line in rivals:
         val, *shares = ("" if (share := line[name]) is None or share != share else f"{share:.{digits}f}" for name, digits in (("val_accuracy", 3), ("rendered_input", 2), ("rendered_depth0", 2)))
         cells.append((plain_name(line["row"]), f"{line['test_accuracy']:.3f}", val, line["reads"], *shares, f"{line['parameters']:,}", f"{line['thread_seconds']:.0f}"))

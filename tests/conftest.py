@@ -42,6 +42,13 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    "A folder of the test's own, in which downloads and fitted INRs are kept."
+    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
 APART = r"gives no INR for an INR|gives an INR for an INR with edits=True alone|has no decoder and shows nothing of an INR"  # why a reader cannot be trained for an objective
 
 

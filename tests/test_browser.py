@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from inrformer.demo import load_demo
@@ -24,7 +25,6 @@ from inrformer.inspection import TOLERANCE, demo_source
 from inrformer.readers.inrformer import BROKEN
 from inrformer.steps import write_steps
 
-ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PATIENCE = 180  # seconds; a busy machine is slow, and nothing here measures speed
 STAGES = {  # where each variant breaks first

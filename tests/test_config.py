@@ -15,12 +15,6 @@ from inrformer.reader import READERS
 from inrformer.runs import run
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
 @pytest.mark.parametrize("reader", list(READERS))
 @pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_every_field_has_one_home_and_the_names_that_others_read_are_there(reader, objective):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import ROOT
 from huggingface_hub import DatasetCard
 
 from inrformer import __main__ as command_line
@@ -27,7 +28,6 @@ from inrformer.inr import INRSpec, Statistics, pixel_grid
 from inrformer.splits import held_out
 from inrformer.symmetry import permute, random_permutation
 
-ROOT = Path(__file__).resolve().parent.parent
 SPEC = INRSpec(widths=(2, 12, 12, 1), omega=8.0)
 VALIDATES = held_out(load_images("digits", "train", 60).ids, parts=10, part=-1).tolist()
 SETTINGS = dict(steps=100, lr=1e-2, init="pool", inits=3, copies=2, test_init="other", val_ids=VALIDATES, shard_size=16, device="cpu")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import jupytext
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").glob("**/*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 EXPORT = re.compile(r"^#\| default_exp ([\w.]+)", re.MULTILINE)

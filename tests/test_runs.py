@@ -46,12 +46,6 @@ BASE = dict(n_train=96, n_test=48, fit_steps=30, hidden="6-6", epochs=2, device=
 NOTEBOOK = ROOT / "nbs" / "train.ipynb"
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
 def weights(this):
     return list(this.model.state_dict().values())
 

@@ -37,12 +37,6 @@ def id_of(row):
     return run_id(config_from(row))
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("INRFORMER_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
 def test_readers_of_the_table_train_as_one_of_their_trials_did():
     "Or, where none was made, as their protocol says, or by AdamW at its usual rate."
     trials = [t for t in csv.DictReader((ROOT / "figures" / "trials_of_readers.csv").open()) if not t["norm"]]

@@ -19,13 +19,13 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData
 
-from ..answers import STARTS, is_recipe_known, measured_elsewhere, recipe_of
+from ..answers import STARTS, card_of, is_recipe_known, measured_elsewhere, recipe_of
 from ..data import INRDataset
 from ..files import read_json, replaced, sha256, shown, write_json, write_text
 from ..images import cache_folder, hub_says
 from ..objective import OBJECTIVES
 from ..reader import Reader, load_reader
-from ..records import record_of
+from ..records import record_of, split_scores
 from ..runs import Run
 
 # %% ../../nbs/interchange/hub.ipynb #230a0f55
@@ -139,19 +139,18 @@ def reader_card(this: Run) -> str:
         raise ValueError(f"the run {this.folder.name} is unfinished: a reader is given away with what it reached")
     spec, numbers, classifies = this.model.spec, this.summary, this.config.objective == "classify"
     head = ModelCardData(library_name="inrformer", tags=["implicit-neural-representations", "weight-space", spec.kind, this.config.objective], metrics=["accuracy"] if classifies else None)
-    reached = {name.replace("_", " "): f"{value:.3f}" for name, value in numbers.items() if name.startswith(("val_", "test_")) and "permuted" not in name and value is not None}
     fitted = dict(kind=spec.kind, widths="-".join(map(str, spec.widths)), omega=spec.omega) | _recipe(this)
     return f"---\n{head.to_yaml()}\n---\n" + CARD.format(
         reader=this.config.reader, dataset=numbers["dataset"], purpose=f"names what they show: {', '.join(this.model.classes)}" if classifies else f"was trained for the objective `{this.config.objective}`",
         meant="" if classifies else f"{cleandoc(OBJECTIVES[this.config.objective].__doc__)}\n\nMeasures are those of the objective. What it is made with besides the reader, such as a projector or a linear probe on its features, is not in this file.\n\n",
         use=_use(this), caveat=_caveat(this),
-        reached="\n".join(f"| {name} | {value} |" for name, value in reached.items()), fitted="\n".join(f"| {name} | {value} |" for name, value in fitted.items()), psnr=numbers["psnr"] or float("nan"),
+        reached="\n".join(f"| {name} | {value:.3f} |" for name, value in split_scores(numbers).items()), fitted="\n".join(f"| {name} | {value} |" for name, value in fitted.items()), psnr=numbers["psnr"] or float("nan"),
     )
 
 # %% ../../nbs/interchange/hub.ipynb #d454d8d7
 def _recipe(this: Run) -> dict[str, Any]:
     "How the INRs were fitted, as far as is known."
-    return recipe_of(this) if is_recipe_known(this.config, None if this.config.fit else this.dataset.card) else dict(fitted="elsewhere")
+    return recipe_of(this) if is_recipe_known(this.config, card_of(this)) else dict(fitted="elsewhere")
 
 
 def _use(this: Run) -> str:

@@ -251,12 +251,17 @@ def import_table(
     if lacking := {"split", "file", "label"} - set(rows[0] if rows else ()):
         raise ValueError(f"{table} lacks the columns {sorted(lacking)}: needed is a line for each network, of its split (train, test or val), file and label")
     _check_rows(table, rows)
-    splits, classes = dict.fromkeys(row["split"] for row in rows), _classes_of(table, [row["label"] for row in rows])
-    columns = dict(files=lambda row: table.parent / row["file"], labels=lambda row: classes.index(str(int(row["label"])) if row["label"].isdecimal() else row["label"]))
-    if "image" in rows[0]:
-        columns["ids"] = lambda row: int(row["image"])
-    listed = {name: {split: [told(row) for row in rows if row["split"] == split] for split in splits} for name, told in columns.items()}
-    return import_dataset(folder, **listed, classes=classes, **settings)
+    parts = {split: [row for row in rows if row["split"] == split] for split in dict.fromkeys(row["split"] for row in rows)}
+    classes = _classes_of(table, [row["label"] for row in rows])
+    files = {split: [table.parent / row["file"] for row in part] for split, part in parts.items()}
+    labels = {split: [_position(row["label"], classes) for row in part] for split, part in parts.items()}
+    ids = {split: [int(row["image"]) for row in part] for split, part in parts.items()} if "image" in rows[0] else None
+    return import_dataset(folder, files, labels, ids=ids, classes=classes, **settings)
+
+
+def _position(label: str, classes: tuple[str, ...]) -> int:
+    "Where a label's class stands; 07 is the class 7."
+    return classes.index(str(int(label)) if label.isdecimal() else label)
 
 # %% ../../nbs/interchange/state_dicts.ipynb #1ad22808
 def _check_rows(table: Path, rows: list[dict[str, str]]) -> None:

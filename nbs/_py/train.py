@@ -52,8 +52,8 @@ import torch
 from IPython import get_ipython
 from IPython.display import display
 from sklearn.metrics import confusion_matrix
-from tqdm import tqdm
 
+from inrformer.answers import logits_of_all
 from inrformer.config import config_from, flat, identity
 from inrformer.images import load_images
 from inrformer.inr import grid_side, pixel_grid, psnr
@@ -63,12 +63,16 @@ from inrformer.records import plain_name, record_of, records, rivals
 from inrformer.runs import parts_of, run
 from inrformer.symmetry import invariance_error, permute, random_permutation
 
+
 # %%
-cells = get_ipython().history_manager.input_hist_raw
-first = max(k for k, cell in enumerate(cells) if cell.startswith("dataset: str"))
-given = {}
-exec("\n".join(cell for cell in cells[first:] if cell.startswith(("dataset: str", "# Parameters"))), given)
-cfg = config_from({name: value for name, value in given.items() if not name.startswith("__")})
+def assigned(cells):
+    "What the cell of parameters, as it was run last, and the one that papermill puts after it assign: no other name of the kernel is a parameter."
+    first = max(k for k, cell in enumerate(cells) if cell.startswith("dataset: str"))
+    exec("\n".join(cell for cell in cells[first:] if cell.startswith(("dataset: str", "# Parameters"))), given := {})
+    return {name: value for name, value in given.items() if not name.startswith("__")}
+
+
+cfg = config_from(assigned(get_ipython().history_manager.input_hist_raw))
 
 # %%
 sns.set_theme(style="whitegrid", context="notebook")
@@ -180,19 +184,12 @@ if hasattr(trained, "crop") and getattr(cfg.task, "aux", False) and test.inr.spe
         show(top, f.unflatten(0, sides) / 2 + 0.5, f"{quality:.1f} dB")
         show(bottom, w.unflatten(0, sides) / 2 + 0.5)
 
-
 # %% [markdown]
 # ## Permuted neurons
 #
 # Every test INR's hidden neurons are shuffled. A reader that does not see their order keeps its logits, to rounding in float64. Beside it stands logistic regression on the flat weights, fitted to its optimum by scikit-learn (the one on record above is trained as readers are), of the first 10,000 training INRs.
 
 # %%
-def logits_of(reader, inr):
-    "Logits of all INRs, part by part."
-    with torch.inference_mode():
-        return torch.cat([reader(inr[i : i + 256]) for i in tqdm(range(0, len(inr), 256), desc="reading", delay=10)])
-
-
 if cfg.objective == "classify":
     shuffle = torch.Generator().manual_seed(0)
     permuted = permute(test.inr, random_permutation(test.inr.spec, len(test), generator=shuffle))
@@ -200,7 +197,7 @@ if cfg.objective == "classify":
     verdict = "" if invariance < 1e-10 else ", more than rounding: diverged weights and high frequencies amplify it" if trained.invariant else ": it sees the order of neurons"
     several = len(training.labels[:10_000].unique()) > 1  # one class leaves nothing to tell apart
     readers = {cfg.reader: trained} | ({"scikit-learn's logistic regression on flat weights": fit_flat(training[:10_000], classes)} if several else {})
-    found = {name: {how: accuracy(logits_of(reader, inr), test.labels) for how, inr in (("as fitted", test.inr), ("neurons permuted", permuted))} for name, reader in readers.items()}
+    found = {name: {how: accuracy(logits_of_all(reader, inr), test.labels) for how, inr in (("as fitted", test.inr), ("neurons permuted", permuted))} for name, reader in readers.items()}
     display(f"relative change of the logits under permutation, float64: {invariance:.1e}{verdict}", pd.DataFrame(found).T.round(4))
 
 # %% [markdown]

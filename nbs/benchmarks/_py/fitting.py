@@ -30,6 +30,8 @@
 # No GPU has been at hand: that all 60,000 images of a data set take 1,000 steps in about two minutes on one H200, the aim (4.4e14 operations), is unmeasured.
 
 # %%
+if "names_before" in globals():
+    raise RuntimeError("restart the kernel: a second run in one kernel cannot tell its parameters from other names")
 names_before = {*globals(), "names_before", "known"}
 
 # %% tags=["parameters"]
@@ -204,7 +206,7 @@ def by_compiler(images, starts):
 # ## Side by side
 
 # %%
-def thread_seconds(work) -> float:
+def cpu_seconds(work) -> float:
     "CPU time of this thread while `work` is done."
     begun = time.thread_time()
     work()
@@ -215,7 +217,7 @@ def in_turns(works: dict, repeats: int) -> pd.DataFrame:
     "Seconds of each work, one column each, after one turn to warm up."
     for work in works.values():
         work()
-    return pd.DataFrame([{name: thread_seconds(work) for name, work in works.items()} for _ in range(repeats)])
+    return pd.DataFrame([{name: cpu_seconds(work) for name, work in works.items()} for _ in range(repeats)])
 
 
 def often(work):
@@ -357,7 +359,7 @@ def bought(start: str, rate: float, stride: int, steps: int) -> dict:
     "Time and quality of one choice."
     found, n = [], pick_chunk(spec, sizes, cpu, stride)
     firsts = range(0, len(images), n)
-    spent = thread_seconds(lambda: found.extend(descend(starts[start][i : i + n], images[i : i + n], steps=steps, lr=rate, stride=stride)[1] for i in firsts))
+    spent = cpu_seconds(lambda: found.extend(descend(starts[start][i : i + n], images[i : i + n], steps=steps, lr=rate, stride=stride)[1] for i in firsts))
     return dict(start=start, stride=stride, lr=rate, steps=steps, ms=spent / len(images) * 1e3, psnr=torch.cat(found).mean().item())
 
 

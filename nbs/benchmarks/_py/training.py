@@ -33,6 +33,8 @@
 # No GPU has been at hand: 15,000 INRs/s for `tiny` in bf16 on one H200, the aim, is unmeasured.
 
 # %%
+if "names_before" in globals():
+    raise RuntimeError("restart the kernel: a second run in one kernel cannot tell its parameters from other names")
 names_before = {*globals(), "names_before", "known"}
 
 # %% tags=["parameters"]

@@ -32,7 +32,8 @@ from .records import record_of, split_scores, write_record
 from .runs import Refused, Run, check_folders, find_run, last_run, project_root, run
 from .saving import forget_widgets
 from .splits import held_out
-from .sweeps import EXPERIMENTS, ZOOS, experiment, sweep
+from .experiments import EXPERIMENTS, ZOOS, experiment
+from .sweeps import sweep
 from .training import is_main
 from .zoo import build_zoo
 

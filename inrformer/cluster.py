@@ -15,7 +15,8 @@ from .config import config_from, run_id
 from .data import Fit, build_dataset
 from .images import Data
 from .records import find_records
-from .sweeps import Row, all_records, sweep
+from .experiments import Row
+from .sweeps import all_records, sweep
 
 if TYPE_CHECKING:
     from submitit import Job

@@ -29,7 +29,7 @@ from inrformer.own import Fitting, OwnBench
 from inrformer.records import records, right
 from inrformer.runs import Run, find_run, run
 from inrformer.saving import VIEW, forget_widgets
-from inrformer.sweeps import ZOOS
+from inrformer.experiments import ZOOS
 
 SMALL = dict(size=6, n_train=16, n_test=4, hidden="4-4", omega=8.0, fit_steps=20, reader="flat", epochs=2, val_parts=4, device="cpu")
 

@@ -34,7 +34,8 @@ from inrformer.reader import READERS, load_reader, seed_parameters
 from inrformer.rendered import swapped
 from inrformer.records import is_stale, record_of, records
 from inrformer.runs import LEARNED, Run, _dumped, closure, dataset_for, disguise, find_run, last_run, objective_for, open_run, parts_of, reader_for, run, source_digest
-from inrformer.sweeps import ZOOS, sweep
+from inrformer.experiments import ZOOS
+from inrformer.sweeps import sweep
 from inrformer.symmetry import permute, random_permutation
 from inrformer.training import Workers, batches
 from inrformer.transfer import at_widths

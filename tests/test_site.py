@@ -24,7 +24,7 @@ from inrformer.demo import PARTS
 from inrformer.reader import READERS
 from inrformer.records import paired, records
 from inrformer.runs import source_digest
-from inrformer.sweeps import EXPERIMENTS, experiment, protocols_of
+from inrformer.experiments import EXPERIMENTS, experiment, protocols_of
 
 PAGES = {p.relative_to(ROOT / "nbs").as_posix(): nbformat.read(p, 4) for p in NOTEBOOKS}
 SITE = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]

@@ -27,7 +27,8 @@ from inrformer.__main__ import main
 from inrformer.config import config_from, flat, run_id
 from inrformer.files import lock
 from inrformer.records import records, write_record
-from inrformer.sweeps import EXPERIMENTS, INDEPENDENT, MATCHED, experiment, protocols_of, reader_and_choices, sweep, with_seeds, without_places
+from inrformer.experiments import EXPERIMENTS, INDEPENDENT, MATCHED, experiment, protocols_of, reader_and_choices, with_seeds
+from inrformer.sweeps import sweep, without_places
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=20, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=2, device="cpu")
 ROWS = with_seeds([dict(), dict(aux=False), dict(hint=16)], 2, **SMALL)

@@ -33,6 +33,7 @@ class Again:
         self.what(**self.options)
 
     def checkpoint(self) -> Any:
+        "The same call, to be submitted again."
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

@@ -431,6 +431,7 @@ class StoredINR(INR):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
+        "Every tensor, read from disk."
         return INR.from_flat(self.flat(), self.spec).tensors
 
     def __len__(self) -> int:
@@ -442,9 +443,11 @@ class StoredINR(INR):
         return inrs_at(self.rows, picks, self.spec)
 
     def flat(self) -> Float[Tensor, "b p"]:
+        "As `INR.flat`."
         return self.rows[self.picks]
 
     def to(self, *args, **kwargs) -> INR:
+        "As `INR.to`."
         asked = torch.empty(0).to(*args, **kwargs)
         return self if (asked.dtype, asked.device.type) == (torch.float32, "cpu") else super().to(*args, **kwargs)
 
@@ -933,6 +936,7 @@ class Fit(Checked):
 # %% ../nbs/07_data.ipynb #c51d49f4
 @patch
 def check(self: Fit) -> None:
+    "Raise TypeError or ValueError, naming the field, for what cannot be."
     self.typed()
     self.one_of(kind=tuple(KINDS), bias_init=("uniform", "zero"), init=INIT_POLICIES, test_init=("same", "other"))
     self.at_least(1, "fit_steps", "inits", "copies")

@@ -44,6 +44,7 @@ def __repr__(self: Graph) -> str:
 
 @patch(as_prop=True)
 def device(self: Graph) -> torch.device:
+    "Of all vectors."
     return self.nodes[0].device
 
 # %% ../nbs/08_graph.ipynb #7a8e88b0
@@ -166,6 +167,7 @@ class Vectors(nn.Module):
         nn.init.normal_(self.weight, std=self.std)
 
     def forward(self) -> Float[Tensor, "*s d"]:
+        "All of them."
         return self.weight
 
 # %% ../nbs/08_graph.ipynb #f845746f
@@ -263,6 +265,7 @@ def first_nodes(self: GraphBuilder, embedded: Sequence[Float[Tensor, "b _ e"]], 
 # %% ../nbs/08_graph.ipynb #7e371ff5
 @patch
 def forward(self: GraphBuilder, inr: INR, hint: Float[Tensor, "b q n"] | None = None) -> Graph:
+    "The graph of each INR: (b, n_l, d) nodes and (b, o, i, e) edges, hinted where points are given."
     embedded = self.embed(inr)
     edges = self.first_edges([t for t, p in zip(embedded, self.spec.layout) if p.inn is not None])
     vectors = [t for t, p in zip(embedded, self.spec.layout) if p.inn is None]

@@ -539,6 +539,7 @@ class Data(Checked):
 # %% ../nbs/06_images.ipynb #d42e9ae3
 @patch
 def check(self: Data) -> None:
+    "Raise TypeError or ValueError, naming the field, for what cannot be."
     self.typed()
     if self.data == "":
         raise ValueError("data must name the folder of a finished INR data set, not ''")

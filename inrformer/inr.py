@@ -235,7 +235,7 @@ def inputs(self: INRSpec, coords: Float[Tensor, "*b q n"]) -> Float[Tensor, "*b 
 # %% ../nbs/00_inr.ipynb #43050568
 @patch
 def to_json(self: INRSpec) -> str:
-    "The spec as a JSON object, without what is as it was before there were kinds; `INRSpec.from_json` reads it back."
+    "The spec as a JSON object, without `kind` and `options` where they are the default; `INRSpec.from_json` reads it back."
     values = asdict(self) | dict(options=dict(self.options))
     return json.dumps({k: v for k, v in values.items() if (k, v) not in (("kind", "siren"), ("options", {}))})
 
@@ -342,11 +342,13 @@ def __repr__(self: INR) -> str:
 
 @patch(as_prop=True)
 def dtype(self: INR) -> torch.dtype:
+    "Of all tensors."
     return self.tensors[0].dtype
 
 
 @patch(as_prop=True)
 def device(self: INR) -> torch.device:
+    "Of all tensors."
     return self.tensors[0].device
 
 # %% ../nbs/00_inr.ipynb #07113ad6

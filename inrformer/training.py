@@ -74,7 +74,7 @@ class Train(Checked):
     lr: float = 1e-3  # peak rate
     weight_decay: float = 0.01  # decay of maps and stacks of learned vectors, not of biases and norms
     augment: str = "none"  # name in AUGMENTATIONS: moves of the image made in weight space
-    weight_noise: float = 0.0  # noise on the training INRs' weights, in units of each tensor's scale: against learning by heart
+    weight_noise: float = 0.0  # noise on the training INRs' weights, in units of each tensor's scale: against overfitting
     seed: int = 0  # of the first weights and of every draw
     precision: str = "auto"  # fp32, bf16, or bf16 where a GPU has it
     device: str = "auto"  # cpu, cuda, or the GPU where there is one; no part of what a run is
@@ -267,6 +267,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self) -> None:
+        "One update of all parameters that have a gradient."
         for group in self.param_groups:
             if group.get("muon"):
                 self._step_maps([p for p in group["params"] if p.grad is not None], group["lr"], group["weight_decay"])

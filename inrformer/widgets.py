@@ -200,6 +200,7 @@ class Chart(anywidget.AnyWidget):
 
     @property
     def figure(self) -> str:
+        "The JSON of what is drawn, once nothing waits."
         draw_waiting()
         return self._store.value
 

@@ -40,9 +40,11 @@ class FolderHub:
         return self.folder / f"{repo_type}s" / repo_id
 
     def create_repo(self, repo_id: str, *, repo_type: str, private: bool, exist_ok: bool) -> None:
+        "Make a folder for it."
         self.place(repo_id, repo_type).mkdir(parents=True, exist_ok=exist_ok)
 
     def upload_folder(self, *, repo_id: str, repo_type: str, folder_path: Path, allow_patterns: list[str], delete_patterns: list[str]) -> None:
+        "Replace what is there by the files that a pattern names; shards that are not among them go."
         place = self.place(repo_id, repo_type)
         if place.resolve() == Path(folder_path).resolve():
             return
@@ -51,6 +53,7 @@ class FolderHub:
             _copy(folder_path, whole, allow_patterns)
 
     def snapshot_download(self, repo_id: str, *, repo_type: str, allow_patterns: list[str], local_dir: Path) -> None:
+        "Copy the files that a pattern names. Raises FileNotFoundError when nothing of that name is there."
         if not self.place(repo_id, repo_type).is_dir():
             raise FileNotFoundError(f"there is no {repo_type} {repo_id} in {shown(self.folder)}")
         _copy(self.place(repo_id, repo_type), local_dir, allow_patterns)

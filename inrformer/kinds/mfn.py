@@ -37,7 +37,7 @@ def bandwidth(inr: INR) -> Float[Tensor, "b n0"]:
 
 
 def nyquist(sizes: tuple[int, ...]) -> Float[Tensor, "n0"]:
-    "The highest frequency that pixels can show along each coordinate, which spans 2: half a swing from one to the next."
+    "The highest frequency that pixels can show along each coordinate, which spans 2: half a period from one pixel to the next."
     return torch.tensor([math.pi * max(size - 1, 1) / 2 for size in sizes])
 
 # %% ../../nbs/kinds/mfn.ipynb #1b3ac4be

@@ -251,6 +251,7 @@ def see(self: INRFormer, inr: INR, last: Graph) -> Float[Tensor, "b k"]:
 # %% ../../nbs/readers/inrformer.ipynb #66147f3d
 @patch
 def read(self: INRFormer, inr: INR, points: Float[Tensor, "b q n"] | None = None) -> Float[Tensor, "b k"]:
+    "The features that the head sees."
     return self.see(inr, self.graphs(inr, points)[-1])
 
 # %% ../../nbs/readers/inrformer.ipynb #bc16a1cc

@@ -204,6 +204,8 @@ def execute_page(fields: dict[str, Any], page: Path) -> None:
     "Execute the notebook of a run with these parameters; its kernel says nothing of itself. Raises ChildProcessError with the last line of what went wrong."
     from papermill import PapermillExecutionError, execute_notebook
 
+    if (nbs := project_root() / "nbs") in Path(page).resolve().parents:
+        raise ValueError(f"{shown(page)} lies among the sources in {shown(nbs)}: write the executed notebook elsewhere, as to runs/train.ipynb")
     logging.getLogger("papermill").setLevel(logging.ERROR)
     notes = "__import__('warnings').showwarning = __import__('inrformer.__main__').__main__.show_warning"
     quiet = dict(progress_bar=False, stderr_file=sys.stderr, extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={notes}"])
@@ -365,7 +367,7 @@ def main(arguments: list[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             COMMANDS[name][1](options)
-    except (ValueError, TypeError, OSError, MemoryError, FloatingPointError, Refused) as error:
+    except (ValueError, TypeError, OSError, MemoryError, ArithmeticError, Refused) as error:
         parser.exit(2, f"{parser.prog} {name}: error: {relative(str(error)) or type(error).__name__}\n")
     except ModuleNotFoundError as error:
         parser.exit(2, f"{parser.prog} {name}: error: " + (f"{error.name} is not installed: pip install '.[lab]'" if error.name else str(error)) + "\n")

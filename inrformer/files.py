@@ -51,9 +51,15 @@ def replaced(path: Path) -> Iterator[Path]:
         for written in (*temporary.rglob("*"), temporary):
             on_disk(written)
         if path.is_dir():
+            if not temporary.is_dir():
+                raise IsADirectoryError(f"{shown(path)} is a folder, and a file was to have its name: choose another")
             remove(path)
         os.replace(temporary, path)
         on_disk(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         remove(temporary)
 
@@ -61,7 +67,7 @@ def replaced(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     "Write text, whole or not at all."
     with replaced(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
@@ -107,7 +113,7 @@ def read_json(
 ) -> Any:
     "The JSON of a file. Raises ValueError naming the file when it is damaged."
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{shown(path)} is damaged ({error}): {advice}") from error
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DIGITS_TRAIN', 'IMAGE_COLUMNS', 'NUMBERS', 'SHRUNK', 'TEST_IDS', 'HUB', 'SPLIT_FOLDERS', 'MIMES', 'UNLABELLED',
-           'Images', 'cache_folder', 'Picture', 'hub_says', 'source_name', 'place_of', 'load_images', 'picture_of',
-           'load_picture', 'share_seen', 'Data']
+           'STUBS', 'Images', 'cache_folder', 'Picture', 'hub_says', 'source_name', 'place_of', 'load_images',
+           'picture_of', 'load_picture', 'share_seen', 'Data']
 
 # %% ../nbs/06_images.ipynb #3576d2fa
 import glob
@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import SupportsIndex
@@ -154,6 +154,7 @@ def _decode(blob: bytes | None, where: str, size: tuple[int, int] | None = None)
     limit = NUMBERS[0] * (SHRUNK if size else 1)
     try:
         image = Image.open(io.BytesIO(blob))
+        _check_whole(image)
         if (numbers := math.prod(image.size) * len(image.getbands())) <= limit:
             image = _plain(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
@@ -167,8 +168,18 @@ def _decode(blob: bytes | None, where: str, size: tuple[int, int] | None = None)
     return ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS) if size else image
 
 # %% ../nbs/06_images.ipynb #f6d32911
+def _check_whole(image: Image.Image) -> None:
+    "Raise ValueError for a file of several pictures, of which one would be taken, and for one of 16 bits per channel, of which half would be."
+    if (n := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"it is {n} pictures, frames or pages: save one of them")
+    if image.mode == "RGB" and any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ())):
+        raise ValueError("it has 16 bits per channel: convert it to 8, and look whether it still shows what it did")
+
+
 def _plain(image: Image.Image) -> Image.Image:
     "The same picture as grey or RGB, where nothing has to be interpreted for that; loaded."
+    if image.mode in ("1", "L", "RGB") and "transparency" in image.info and (seen := image.convert("RGBA")).getchannel("A").getextrema()[0] < 255:
+        return seen
     if image.mode == "1":
         return image.convert("L")
     if image.mode in ("P", "PA"):
@@ -318,9 +329,9 @@ def _find_by_pattern(pattern: str, split: str) -> list[str]:
     filled = pattern.replace("{split}", split)
     if Path(filled).is_dir():
         raise ValueError(f"{shown(filled)} is a folder, and a pattern names parquet files: give the folder {shown(Path(filled).parent)} itself, where the folders of its splits are found")
-    found = [filled] if Path(filled).is_file() else sorted(glob.glob(filled, recursive=True))
+    folder, name = Path(filled).parent, Path(filled).name
+    found = [filled] if Path(filled).is_file() else sorted(glob.glob(f"{glob.escape(str(folder))}/{name}" if folder.is_dir() else filled, recursive=True))
     if not found:
-        folder = Path(filled).parent
         there = f"the files there are {sorted(p.name for p in folder.iterdir())}" if folder.is_dir() else f"there is no folder {shown(folder)}"
         raise FileNotFoundError(f"no file {shown(filled)}; {there}")
     return found
@@ -329,6 +340,7 @@ def _find_by_pattern(pattern: str, split: str) -> list[str]:
 SPLIT_FOLDERS = dict(train="train", training="train", test="test", testing="test", val="val", valid="val", validation="val")
 MIMES = mimetypes.MimeTypes()
 UNLABELLED = "unlabelled"
+STUBS = ("BUFR", "GRIB", "HDF5", "WMF")  # formats that Pillow knows and cannot read by itself
 
 
 @dataclass(frozen=True)
@@ -351,8 +363,16 @@ def _below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
             yield from _below(path, (*above, real)) if path.is_dir() else (path,)
 
 
+@cache
+def _suffixes() -> frozenset[str]:
+    "Suffixes of files that hold a picture, by their type or since Pillow opens them as one."
+    known = {suffix: kind for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return frozenset(suffix for suffix, kind in known.items() if Image.MIME.get(kind, "image/").startswith("image/") and kind not in STUBS)
+
+
 def _is_picture(path: Path) -> bool:
-    return (MIMES.guess_type(path.name, strict=False)[0] or "").startswith("image/") and not path.name.startswith(".")
+    typed = (MIMES.guess_type(path.name, strict=False)[0] or "").startswith("image/")
+    return (typed or path.suffix.lower() in _suffixes()) and not path.name.startswith(".")
 
 
 def _of_pictures(folder: Path) -> bool:
@@ -365,6 +385,8 @@ def _pictures(folder: Path) -> list[Picture]:
     "The pictures below a folder."
     found = []
     for path in filter(_is_picture, _below(folder)):
+        if not path.exists():
+            raise ValueError(f"{shown(path)} is a link, and nothing is where it leads: remove it")
         *above, _ = path.relative_to(folder).parts
         split = SPLIT_FOLDERS.get(above[0].lower()) if above else None
         found.append(Picture(path, split, next(iter(above[1:] if split else above), UNLABELLED)))

@@ -26,7 +26,7 @@ import pandas as pd
 from scipy.stats import t
 
 from .config import IMAGE_FIELDS, PROTOCOLS, UNSAID, RunConfig, config_from, flat, identity, field_types, run_id
-from .files import json_text, lock, read_json, read_lines, replaced
+from .files import json_text, lock, read_json, read_lines, replaced, shown
 from .objective import OBJECTIVES
 from .reader import READERS
 from .runs import LEARNED, Run, differing, images_named, project_root, source_digest
@@ -78,7 +78,7 @@ def _answers(form: Callable[[str, Any], Any], record: Mapping) -> Mapping:
 def write_record(record: Record, experiment: str, folder: str | Path | None = None) -> Path:
     """Put a record into `<experiment>.jsonl`, in place of an older one of the same run, but no failure in place of what ended.
 
-    The file is replaced at once, and several sweeps may share it; only lines of this run are read. Raises ValueError, naming the line, when one is torn.
+    The file is replaced at once, and several sweeps may share it; only lines of this run are read. Raises ValueError, naming the line, when one is torn, and for a run that is there on other images of the same name.
     """
     path = Path(folder or records_folder()).expanduser() / f"{experiment}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,11 @@ def write_record(record: Record, experiment: str, folder: str | Path | None = No
         if not all(line.endswith(b"}\n") for line in lines):
             read_lines(path)
         same = {i: json.loads(line) for i, line in enumerate(lines) if mine in line}
-        old = [i for i, r in same.items() if r["run_id"] == record["run_id"] and not (r.get("summary") and not record.get("summary"))]
+        same = {i: r for i, r in same.items() if r["run_id"] == record["run_id"]}
+        digests = {name: digest for name, digest in (record.get("summary") or {}).items() if name.endswith("_digest")}
+        if any(differing(r["summary"], digests) for r in same.values() if r.get("summary")):
+            raise ValueError(f"{shown(path)} has the run {record['run_id']} on other images of the same name: rename your files, or remove its line")
+        old = [i for i, r in same.items() if not (r.get("summary") and not record.get("summary"))]
         kept = b"".join(line for i, line in enumerate(lines) if i not in old)
         with replaced(path) as temporary:
             temporary.write_bytes(kept + b"\n" * (kept[-1:] not in (b"", b"\n")) + line.encode() + b"\n")

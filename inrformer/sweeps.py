@@ -59,6 +59,8 @@ def sweep(
     _check_jobs(jobs)
     if compiled:
         check_compiler()
+    if budget is not None and not budget >= 0:
+        raise ValueError(f"budget must be minutes, at least 0, not {budget}")
     configs, there = [config_from(row) for row in rows], all_records(folder)
     limit = math.inf if budget is None else time.monotonic() + 60 * budget
     best = find_records(configs, there)

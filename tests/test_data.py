@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -469,9 +470,9 @@ def counted(monkeypatch, opens: callable) -> tuple[dict[str, int], dict[str, int
         hashed[name] = hashed.get(name, 0) + 1
         return digest(file, kind)
 
-    def read_text(path, *rest):
+    def read_text(path, *rest, **how):
         read[path.name] = read.get(path.name, 0) + 1
-        return text(path, *rest)
+        return text(path, *rest, **how)
 
     with monkeypatch.context() as patched:
         patched.setattr(files.hashlib, "file_digest", file_digest), patched.setattr(Path, "read_text", read_text)
@@ -534,11 +535,32 @@ def test_a_set_larger_than_what_is_held_is_read_where_it_lies(unkilled, monkeypa
     assert torch.equal(both.inr.flat(), torch.cat([whole.inr.flat(), unkilled.split("test").inr.flat()])) and len(both.labels) == 132
 
 
+def test_a_card_may_name_its_shards_in_any_order(unkilled, tmp_path):
+    shutil.copytree(unkilled.folder, tmp_path / "there")
+    INRDataset(tmp_path / "there")
+    card = json.loads((tmp_path / "there" / "card.json").read_text())
+    (tmp_path / "there" / "card.json").write_text(json.dumps(card | dict(shards=dict(reversed(card["shards"].items()))), sort_keys=False))
+    again = INRDataset(tmp_path / "there")
+    for name in unkilled.splits:
+        order, other = (part.split(name).psnr.argsort() for part in (unkilled, again))
+        mine, theirs = unkilled.split(name), again.split(name)
+        assert torch.equal(mine.inr.flat()[order], theirs.inr.flat()[other]) and torch.equal(mine.labels[order], theirs.labels[other])
+
+
+def test_what_is_not_ours_is_left_alone(digits, tmp_path):
+    (tmp_path / "README.md").write_text("precious")
+    with pytest.raises(ValueError, match="holds a README.md that is of no data set"):
+        build_dataset(tmp_path, *digits, SPEC, **SETTINGS)
+    (tmp_path / "README.md").unlink(), (tmp_path / ".yarn.lock").write_text("keep"), (tmp_path / ".work.tmp").write_text("keep")
+    build_dataset(tmp_path, *digits, SPEC, **SETTINGS)
+    assert {".yarn.lock", ".work.tmp"} == {path.name for path in tmp_path.glob(".*")}
+
+
 @pytest.mark.parametrize("change, said", [
     (dict(shards=None), "shards must be an object of checksums"), (dict(shards={"../outside.safetensors": dict(sha256="x")}), "'../outside.safetensors' is no shard of this folder"),
     (dict(shards={"train-00000.safetensors": 5}), "shards must be an object of checksums"), (dict(shard_size=-1), "shard_size must be a whole number, at least 1, not -1"),
     (dict(shard_size="x"), "shard_size must be"), (dict(spec=dict(widths=[2] * 10**5)), "at most 1000 in all, not 100000"), (dict(spec=5), "an INRSpec is an object"),
-    (dict(spec=dict(widths=[2, 10**7, 10**7, 1])), "more than 1,073,741,824 are refused"), (dict(classes=5), "is of another type"), (dict(index=5), "index is of another type"),
+    (dict(spec=dict(widths=[2, 10**7, 10**7, 1])), "more than 1,073,741,824 are refused"), (dict(classes=5), "is of another type"), (dict(index=5), "index is of another type"), (dict(format=9), "its format is 9, and this version reads 2"), (dict(classes=["b", "a"]), "is not what it said when they were written"),
 ])
 def test_a_card_that_none_of_ours_would_be_is_refused(change, said, small):
     folder, build = small

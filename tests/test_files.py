@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from filelock import Timeout
 
-from inrformer.files import json_digest, json_text, lock, plain, read_json, read_lines, replaced, sha256, write_json, write_lines
+from inrformer.files import json_digest, json_text, lock, plain, read_json, read_lines, replaced, sha256, write_json, write_lines, write_text
 
 
 def strict(text: str) -> object:
@@ -47,6 +47,18 @@ def test_what_fails_leaves_what_was_there(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, object())
     assert read_json(path) == 1 and list(tmp_path.iterdir()) == [path]
+
+
+def test_no_file_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "models").mkdir(), (tmp_path / "models" / "thesis.txt").write_text("x")
+    with pytest.raises(IsADirectoryError, match="models is a folder, and a file was to have its name"):
+        write_json(tmp_path / "models", 1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["models", "thesis.txt"]
+
+
+def test_text_is_written_alike_everywhere(tmp_path):
+    write_text(tmp_path / "a.md", "日本 caf\udce9")
+    assert (tmp_path / "a.md").read_bytes() == "日本 caf\\udce9".encode()
 
 
 def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(tmp_path):

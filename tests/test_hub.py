@@ -138,3 +138,9 @@ def test_the_hub_refuses_in_words(this, inrs, tmp_path, monkeypatch):
             refused()
     with pytest.raises(FileNotFoundError, match="there is no model me/reader in"):
         pull_reader("me/reader", hub=FolderHub(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["lab", "lab/mnist/v2", "../../esc/x", "/tmp/x", ""])
+def test_a_folder_hub_takes_names_of_one_form(tmp_path, name):
+    with pytest.raises(ValueError, match="is no name of a model: write owner/name"):
+        FolderHub(tmp_path).place(name, "model")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from inrformer import images as images_module
 from inrformer.__main__ import main
-from inrformer.images import TEST_IDS, Data, Images, cache_folder, load_images, share_seen
+from inrformer.images import TEST_IDS, Data, Images, cache_folder, load_images, load_picture, share_seen
 from inrformer.runs import run
 
 
@@ -277,6 +277,47 @@ def test_data_without_a_name_are_refused():
 def put(folder: Path, name: str, image: Image.Image | torch.Tensor, **options) -> None:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (image if isinstance(image, Image.Image) else Image.fromarray(image.numpy())).save(folder / name, **options)
+
+
+def flat_colour(mode: str = "RGB") -> Image.Image:
+    return Image.new(mode, (4, 4), {"RGB": (255, 0, 0)}.get(mode, 255))
+
+
+@pytest.mark.parametrize("name, save, said", [
+    ("a.png", lambda path: flat_colour().save(path, transparency=(255, 0, 0)), "seen through"), ("a.png", lambda path: flat_colour("L").save(path, transparency=255), "seen through"),
+    ("a.gif", lambda path: flat_colour("L").save(path, save_all=True, append_images=[Image.new("L", (4, 4), 9)]), "it is 2 pictures, frames or pages"),
+    ("a.tif", lambda path: flat_colour().save(path, save_all=True, append_images=[flat_colour()]), "it is 2 pictures, frames or pages"),
+    ("a.png", lambda path: path.write_bytes(deep_png()), "it has 16 bits per channel"),
+])
+def test_pictures_that_would_be_taken_for_others_are_refused(tmp_path, name, save, said):
+    save(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} .*{said}"):
+        load_picture(tmp_path / name, (4, 4, 3))
+
+
+def deep_png() -> bytes:
+    "Two pixels of three channels of 16 bits."
+    def part(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes((16, 2, 0, 0, 0))) + part(b"IDAT", zlib.compress(bytes(13))) + part(b"IEND", b"")
+
+
+def test_whatever_pillow_opens_is_a_picture_and_a_link_to_nothing_is_named(tmp_path):
+    for k, name in enumerate(("cat/1.jfif", "cat/2.png", "cow/1.tga", "cow/2.jp2")):
+        put(tmp_path, name, pictures(1, 8, 8, 3, seed=k)[0], **dict(format="JPEG") if name.endswith("jfif") else {})
+    assert load_images(str(tmp_path), "train").classes == ("cat", "cow")
+    (tmp_path / "cat" / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(ValueError, match="gone.png is a link, and nothing is where it leads"):
+        load_images(str(tmp_path), "train")
+
+
+def test_a_pattern_may_lie_in_a_folder_with_brackets(tmp_path):
+    folder = tmp_path / "a[b]"
+    folder.mkdir()
+    for split, seed in (("train", 0), ("test", 1)):
+        write_table(folder / f"m-{split}-0.parquet", images=pictures(2, 4, 4, seed=seed), labels=[0, 1])
+    assert len(load_images(str(folder / "m-{split}-*.parquet"), "train")) == 2
 
 
 def test_a_folder_of_pictures_is_split_by_what_is_in_them(tmp_path):

@@ -413,3 +413,11 @@ def test_committed_records_keep_their_schema():
         if not measure(r):
             assert concordance(*(np.array(r["answers"]["test"][name], float) for name in ("answers", "labels"))).mean() == pytest.approx(r["summary"]["test_tau"], abs=1e-3)
         assert "/" not in r["config"]["task"].get("domain_images", ""), f"{name} names a path"
+
+
+def test_a_run_on_other_images_of_the_same_name_takes_no_place(tmp_path):
+    write_record(record(ROWS[0], 0.9, images_digest="a"), "digits", tmp_path)
+    write_record(record(ROWS[0], 0.8, images_digest="a"), "digits", tmp_path)
+    with pytest.raises(ValueError, match="on other images of the same name: rename your files, or remove its line"):
+        write_record(record(ROWS[0], 0.5, images_digest="b"), "digits", tmp_path)
+    assert [r["summary"]["test_accuracy"] for r in records("digits", tmp_path)] == [0.8]

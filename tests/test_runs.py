@@ -424,6 +424,8 @@ def test_source_is_the_syntax_of_what_a_run_uses(tmp_path, monkeypatch):
     modules = closure((READERS["deepsets"].__module__, OBJECTIVES["classify"].__module__))
     assert {"inrformer.reader", "inrformer.inr", "inrformer.readers.deepsets"} <= modules
     assert not modules & {"inrformer.readers.inrformer", "inrformer.graph", "inrformer.data", "inrformer.records"}
+    zoo = closure((OBJECTIVES["adapt"].__module__,))
+    assert "inrformer.zoo" in zoo and not zoo & {f"inrformer.{name}" for name in ("files", "images", "data", "fitting")}, "what is given to a run is known by its bits"
     path = tmp_path / "tool.py"
     monkeypatch.syspath_prepend(tmp_path)
     digests = []

@@ -8,6 +8,7 @@ __all__ = ['OF_A_READER', 'OF_A_DATASET', 'Hub', 'CARD', 'FolderHub', 'push_data
 
 # %% ../../nbs/interchange/hub.ipynb #da2ee50a
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,9 @@ class FolderHub:
         self.folder = Path(folder).expanduser()
 
     def place(self, repo_id: str, repo_type: str) -> Path:
-        "Where something lies."
+        "Where something lies. Raises ValueError for a name that is not of the form owner/name."
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo_id):
+            raise ValueError(f"{repo_id!r} is no name of a {repo_type}: write owner/name, in letters, digits, hyphens and points")
         return self.folder / f"{repo_type}s" / repo_id
 
     def create_repo(self, repo_id: str, *, repo_type: str, private: bool, exist_ok: bool) -> None:

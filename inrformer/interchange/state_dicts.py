@@ -188,12 +188,12 @@ def save_state_dicts(
     folder: str | Path,  # gets 00000.pth, 00001.pth, ...
     convention: str = "nfn",
 ) -> list[Path]:
-    "Write one .pth file for each INR, in order; `load_state_dicts` gives the same bits back when told the spec's other fields. Raises ValueError for a folder with more such files."
+    "Write one .pth file for each INR, in order; `load_state_dicts` gives the same bits back when told the spec's other fields. Raises ValueError for a folder with such files."
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:05d}.pth" for i in range(len(inr))]
-    if others := set(folder.glob("*.pth")) - set(paths):
-        raise ValueError(f"{shown(folder)} holds {len(others)} more .pth files, such as {min(others).name}, which would be taken for these INRs: choose another folder")
+    if others := set(folder.glob("*.pth")):
+        raise ValueError(f"{shown(folder)} holds {len(others)} .pth files, such as {min(others).name}, which would be replaced, or taken for these INRs: choose another folder")
     for path, one in zip(paths, inr):
         with replaced(path) as temporary:
             torch.save(to_state_dict(one, convention), temporary)

@@ -21,10 +21,11 @@ from test_repo import BIN, NOTEBOOKS, ROOT, check, run, tracked, tree  # noqa: F
 from inrformer.__main__ import COMMANDS
 from inrformer.config import check_names, config_from, flat, identity, parse_fields, run_id
 from inrformer.demo import PARTS
+from inrformer.experiments import EXPERIMENTS, experiment, protocols_of
+from inrformer.images import TEST_IDS
 from inrformer.reader import READERS
 from inrformer.records import paired, records
 from inrformer.runs import source_digest
-from inrformer.experiments import EXPERIMENTS, experiment, protocols_of
 
 PAGES = {p.relative_to(ROOT / "nbs").as_posix(): nbformat.read(p, 4) for p in NOTEBOOKS}
 SITE = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]
@@ -279,7 +280,7 @@ def test_published_numbers_have_a_source():
 
 def answers(right, n=1000):
     "Answers to n INRs, of which the first are right."
-    return dict(answers=[int(k < right) for k in range(n)], labels=[1] * n, ids=list(range(n)))
+    return dict(answers=[int(k < right) for k in range(n)], labels=[1] * n, ids=list(range(TEST_IDS, TEST_IDS + n)))
 
 
 def reads_of(cfg):

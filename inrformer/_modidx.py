@@ -1474,6 +1474,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.records._short': ('records.html#_short', 'inrformer/records.py'),
                                    'inrformer.records._value': ('records.html#_value', 'inrformer/records.py'),
                                    'inrformer.records._whole': ('records.html#_whole', 'inrformer/records.py'),
+                                   'inrformer.records._whole_lines': ('records.html#_whole_lines', 'inrformer/records.py'),
                                    'inrformer.records.by_images': ('records.html#by_images', 'inrformer/records.py'),
                                    'inrformer.records.by_row': ('records.html#by_row', 'inrformer/records.py'),
                                    'inrformer.records.check_images': ('records.html#check_images', 'inrformer/records.py'),

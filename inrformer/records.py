@@ -106,6 +106,8 @@ class _Written(Mapping):
         head, history, rest = line.partition(b',"history":')
         self._path, self._rest = path, b"{" + history[1:] + rest
         self._known = self._parsed(head + b"}" if history else line)
+        if "run_id" not in self._known:
+            raise ValueError(f"{shown(path)} holds a line that is no record: restore the file, or remove the line")
 
     def _parsed(self, text: bytes) -> dict[str, Any]:
         try:
@@ -113,7 +115,7 @@ class _Written(Mapping):
                 return _answers(_whole, found)
         except (ValueError, RecursionError, AttributeError):
             read_lines(self._path)
-        raise ValueError(f"{self._path} holds a line that is no record: restore the file, or remove the line")
+        raise ValueError(f"{shown(self._path)} holds a line that is no record: restore the file, or remove the line")
 
     @cached_property
     def _more(self) -> dict[str, Any]:
@@ -144,7 +146,15 @@ def records(experiment: str | None = None, folder: str | Path | None = None) -> 
     "The records of an experiment, or of all, in the order in which they were written; none when there is no file."
     folder = Path(folder or records_folder()).expanduser()
     paths = [folder / f"{experiment}.jsonl"] if experiment else sorted(folder.glob("*.jsonl"))
-    return [_Written(path, line) for path in filter(Path.exists, paths) for line in path.read_bytes().splitlines()]
+    return [_Written(path, line) for path in filter(Path.exists, paths) for line in _whole_lines(path)]
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    "The lines of a file of records. Raises ValueError, naming it, when one is torn."
+    lines = path.read_bytes().splitlines()
+    if not all(line.endswith(b"}") for line in lines):
+        read_lines(path)
+    return lines
 
 # %% ../nbs/15_records.ipynb #ee364487
 def is_stale(record: Record) -> bool:

@@ -144,3 +144,9 @@ def test_the_hub_refuses_in_words(this, inrs, tmp_path, monkeypatch):
 def test_a_folder_hub_takes_names_of_one_form(tmp_path, name):
     with pytest.raises(ValueError, match="is no name of a model: write owner/name"):
         FolderHub(tmp_path).place(name, "model")
+
+
+def test_a_folder_of_somebody_elses_is_not_replaced_by_a_reader(tmp_path):
+    (tmp_path / "mine").mkdir(), (tmp_path / "mine" / "README.md").write_text("precious")
+    with pytest.raises(ValueError, match="holds something else: name a folder of its own for me/reader .there are README.md."):
+        pull_reader("me/reader", tmp_path / "mine", hub=FolderHub(tmp_path))

@@ -421,3 +421,10 @@ def test_a_run_on_other_images_of_the_same_name_takes_no_place(tmp_path):
     with pytest.raises(ValueError, match="on other images of the same name: rename your files, or remove its line"):
         write_record(record(ROWS[0], 0.5, images_digest="b"), "digits", tmp_path)
     assert [r["summary"]["test_accuracy"] for r in records("digits", tmp_path)] == [0.8]
+
+
+@pytest.mark.parametrize(("line", "said"), [("{}", "holds a line that is no record"), ('{"run_id": "a", "history": [', "line 1 of .*digits.jsonl is damaged")])
+def test_a_line_that_is_no_record_or_half_a_one_is_named(tmp_path, line, said):
+    (tmp_path / "digits.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match=said):
+        records("digits", tmp_path)

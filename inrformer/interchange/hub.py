@@ -217,7 +217,8 @@ def push_reader(this: Run, name: str, *, hub: Hub | None = None, private: bool =
 def pull_reader(name: str, folder: str | Path | None = None, *, hub: Hub | None = None) -> Reader:
     "Take a reader from others, into the cache unless a folder is given, and open it. Raises ConnectionError when the Hub refuses, and ValueError when it is not what its record says."
     place = Path(folder or cache_folder() / "readers" / name.replace("/", "--")).expanduser()
-    if place.is_dir() and (others := {path.name for path in place.iterdir()} - {*OF_A_READER, ".cache"}):
+    held = {path.name for path in place.iterdir()} if place.is_dir() else set()
+    if others := held - {*OF_A_READER, ".cache"} if "record.json" in held else held:
         raise ValueError(f"{shown(place)} holds something else: name a folder of its own for {name} (there are {', '.join(sorted(others)[:3])})")
     place.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:

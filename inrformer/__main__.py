@@ -24,6 +24,7 @@ from .answers import caveat, classify, image_shape_of
 from .config import PROTOCOLS, config_from, flat, identity, parse_fields, run_id
 from .data import build_dataset, count_shards, parse_part, parse_spec
 from .demo import BESIDE_DEMO, pack_demo
+from .experiments import EXPERIMENTS, ZOOS, experiment
 from .files import relative, shown
 from .fitting import INIT_POLICIES
 from .images import Data, Images, load_images, share_seen
@@ -32,7 +33,6 @@ from .records import record_of, split_scores, write_record
 from .runs import Refused, Run, check_folders, find_run, last_run, project_root, run
 from .saving import forget_widgets
 from .splits import held_out
-from .experiments import EXPERIMENTS, ZOOS, experiment
 from .sweeps import sweep
 from .training import is_main
 from .zoo import build_zoo

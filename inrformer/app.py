@@ -162,7 +162,8 @@ def panel(self: Workbench, name: str) -> Panel:
     "The panel of a tab, made when it is first asked for."
     if name not in self.panels:
         scene, kind = self.picker.scene, TABS[name][0]
-        leader, trait = self.panel("permute") if (trait := _led_by(kind)) == "change" else self.picker, trait
+        trait = _led_by(kind)
+        leader = self.panel("permute") if trait == "change" else self.picker
         self.panels[name] = self._source_panel(kind) if trait == "opened" else kind(scene.inr, scene.reader).follow(leader, trait)
         self.panels[name].observe(lambda said: self._write(), "told")
         if kind is EditBench:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from .config import config_from, run_id
 from .data import Fit, build_dataset
+from .experiments import Row
 from .images import Data
 from .records import find_records
-from .experiments import Row
 from .sweeps import all_records, sweep
 
 if TYPE_CHECKING:

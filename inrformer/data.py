@@ -573,7 +573,7 @@ def _rows_of(self: INRDataset) -> Iterator[tuple[str, pa.Table]]:
     starts = np.flatnonzero(np.r_[True, shards[1:] != shards[:-1]]) if len(shards) else np.array([], int)
     ends = dict(zip(shards[starts], zip(starts, np.r_[starts[1:], len(shards)])))
     if len(ends) < len(starts) or set(ends) != set(known):
-        other = next((name for name in known if name not in ends), known[0])
+        other = next((name for name in known if name not in ends), "index.parquet")
         raise ValueError(f"{shown(self.folder / other)} does not hold what index.parquet says (shard): delete both and build again")
     yield from ((name, self.index.slice(first, last - first)) for name, (first, last) in ends.items())
 

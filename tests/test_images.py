@@ -295,6 +295,12 @@ def test_pictures_that_would_be_taken_for_others_are_refused(tmp_path, name, sav
         load_picture(tmp_path / name, (4, 4, 3))
 
 
+def test_a_cameras_photograph_is_its_first_picture(tmp_path):
+    "Phones write a second picture, such as a depth map, behind the photograph."
+    flat_colour().save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[Image.new("RGB", (4, 4))])
+    assert Image.open(tmp_path / "a.jpg").n_frames == 2 and load_picture(tmp_path / "a.jpg", (4, 4, 3))[0, ..., 0].min() > 0.9
+
+
 def deep_png() -> bytes:
     "Two pixels of three channels of 16 bits."
     def part(kind: bytes, data: bytes) -> bytes:

@@ -193,6 +193,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'inrformer.editing._picture_of': ('editing.html#_picture_of', 'inrformer/editing.py'),
                                    'inrformer.editing.score': ('editing.html#score', 'inrformer/editing.py')},
             'inrformer.experiments': { 'inrformer.experiments._changed': ('experiments.html#_changed', 'inrformer/experiments.py'),
+                                       'inrformer.experiments.as_long': ('experiments.html#as_long', 'inrformer/experiments.py'),
                                        'inrformer.experiments.as_long_as_others': ( 'experiments.html#as_long_as_others',
                                                                                     'inrformer/experiments.py'),
                                        'inrformer.experiments.depths': ('experiments.html#depths', 'inrformer/experiments.py'),

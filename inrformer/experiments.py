@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS',
-           'PAPER', 'SLOW_SINES', 'NOT_CANONICAL', 'ON_NEW_IMAGES', 'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED',
-           'WITHOUT_CROP', 'AS_FITTED', 'AUTHORS', 'ONE_NEURON', 'EDITORS', 'POOLED', 'GRAPH_ALONE', 'INDEPENDENT',
-           'STILL', 'VIEWS', 'SIREN', 'MFN', 'MFN_FAST_WAVES', 'MFN_CIFAR10', 'PRETRAINED_ENCODER', 'FROZEN_ENCODER',
-           'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'TITLES', 'ONE_POINT', 'ADAPTERS', 'REGRESSORS', 'ZOOS',
-           'with_seeds', 'depths', 'reader_and_choices', 'plain_reader', 'for_fifteen_minutes', 'as_long_as_others',
-           'protocols_of', 'experiment', 'no_blocks_as_long']
+           'NO_BLOCKS', 'PAPER', 'SLOW_SINES', 'NOT_CANONICAL', 'ON_NEW_IMAGES', 'DIGITS', 'OTHER_INRS', 'CHOICES',
+           'MATCHED', 'WITHOUT_CROP', 'AS_FITTED', 'AUTHORS', 'ONE_NEURON', 'EDITORS', 'POOLED', 'GRAPH_ALONE',
+           'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'MFN_FAST_WAVES', 'MFN_CIFAR10', 'PRETRAINED_ENCODER',
+           'FROZEN_ENCODER', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'EXPERIMENTS', 'TITLES', 'ONE_POINT', 'ADAPTERS',
+           'REGRESSORS', 'ZOOS', 'with_seeds', 'depths', 'as_long', 'reader_and_choices', 'plain_reader',
+           'for_fifteen_minutes', 'as_long_as_others', 'protocols_of', 'experiment', 'no_blocks_as_long']
 
 # %% ../nbs/15b_experiments.ipynb #e9b00003
 from collections.abc import Iterable
@@ -32,7 +32,12 @@ def with_seeds(rows: Iterable[Row], seeds: int, **common: Any) -> list[Row]:
 
 def depths(costs: dict[int, float], epochs: int) -> list[Row]:
     "The preset's blocks, and other numbers of them: for as many epochs, then for as much time."
-    return [dict(), *(dict(depth=d) for d in costs), *(dict(depth=d, epochs=round(epochs / cost)) for d, cost in costs.items())]
+    return [dict(), *(dict(depth=d) for d in costs), *as_long(costs, epochs)]
+
+
+def as_long(costs: dict[int, float], epochs: int) -> list[Row]:
+    "Numbers of blocks, each for as much time as the preset's take."
+    return [dict(depth=d, epochs=round(epochs / cost)) for d, cost in costs.items()]
 
 # %% ../nbs/15b_experiments.ipynb #a0956efb
 TABLE3: list[Row] = [
@@ -51,6 +56,7 @@ DISSECTED: list[Row] = [
 COSTS: dict[str, dict[int, float]] = {  # of a step at each depth, in steps at depth 2, measured on one thread
     "mnist-small": {0: 0.35, 1: 0.69, 4: 1.85, 6: 2.75}, "cifar10-small": {0: 0.30, 1: 0.65, 4: 1.69, 6: 2.52},
 }
+NO_BLOCKS: dict[str, float] = {"digits": 0.44, "mnist-shared": 0.35, "mnist-field": 0.33, "cifar10-full": 0.18}  # what a step costs without them, elsewhere
 PAPER: Row = dict(model="paper")
 SLOW_SINES: Row = PAPER | dict(max_frequency=2.0)  # of weights in units of their scale: about as fast as the paper's are of weights as they are
 NOT_CANONICAL: list[Row] = [dict(canonical=False), dict(reader="deepsets", canonical=False)]  # signs and phases as they were fitted
@@ -157,16 +163,16 @@ def as_long_as_others() -> list[Row]:
 
 # %% ../nbs/15b_experiments.ipynb #9f4673e3
 EXPERIMENTS: dict[str, list[Row]] = {
-    "digits": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=64)], 3, protocol="digits"),
+    "digits": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=64), *as_long({0: NO_BLOCKS["digits"]}, DIGITS["epochs"])], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
     "mnist-small": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, POOLED, GRAPH_ALONE, dict(aux=False), dict(depth=0, aux=False), MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
-    "mnist-shared": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
-    "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS], 3, protocol="mnist-field", dataset="mnist"), *with_seeds(NOT_CANONICAL, 1, protocol="mnist-field", dataset="mnist")],
+    "mnist-shared": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-shared"]}, PROTOCOLS["mnist-small"].chosen["epochs"])], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
+    "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-field"]}, PROTOCOLS["mnist-field"].chosen["epochs"])], 3, protocol="mnist-field", dataset="mnist"), *with_seeds(NOT_CANONICAL, 1, protocol="mnist-field", dataset="mnist")],
     "cifar10-small": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, CIFAR10_PIXELS], 3, protocol="cifar10-small", dataset="cifar10"),
     "depth": [
         *with_seeds(depths(COSTS["mnist-small"], 8), 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
         *with_seeds(depths(COSTS["cifar10-small"], 5), 3, protocol="cifar10-small", dataset="cifar10"),
-        *with_seeds(depths({0: 0.18}, PROTOCOLS["cifar10-full"].chosen["epochs"]), 1, **FULL),
+        *with_seeds(depths({0: NO_BLOCKS["cifar10-full"]}, PROTOCOLS["cifar10-full"].chosen["epochs"]), 1, **FULL),
     ],
     "table3": [
         *with_seeds(TABLE3, 5, protocol="digits", hint=256, query=64, features=32),
@@ -257,8 +263,6 @@ def no_blocks_as_long(
     there: list[Record],  # on its images
 ) -> pd.DataFrame:
     "What `effects` says of INRFormer without blocks, trained for as much time as with them, on an experiment's INRs; no line where it is not asked, or not on record."
-    rows = experiment("depth", name)[1] if name in protocols_of("depth") else []
-    base = [row for row in rows if "depth" not in row]
-    longer = [row for row in rows if row.get("depth") == 0 and row.get("epochs") != base[0].get("epochs")]
-    named = {row_name(row, rows[0]) for row in longer}
-    return effects(rows, there).dropna(subset="effect").query("row in @named") if longer else pd.DataFrame()
+    _, rows = experiment("depth", name) if name in protocols_of("depth") else experiment(name)
+    longer = {row_name(row, rows[0]) for row in rows if row.get("depth") == 0 and row.get("epochs") != rows[0].get("epochs")}
+    return effects(rows, there).dropna(subset="effect").query("row in @longer")

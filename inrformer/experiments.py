@@ -19,7 +19,7 @@ import pandas as pd
 
 from .config import PROTOCOLS, config_from, run_id, sections
 from .objectives.adapt import DOMAINS
-from .records import Record, effects, plain_name, row_name
+from .records import Record, effects, plain_name, results, row_name
 
 # %% ../nbs/15b_experiments.ipynb #120edeca
 Row = dict[str, Any]  # flat fields of one config; what it leaves out follows the protocol, and `start_from` may be another row, of which `experiment` makes its id
@@ -262,7 +262,8 @@ def no_blocks_as_long(
     name: str,  # of an experiment
     there: list[Record],  # on its images
 ) -> pd.DataFrame:
-    "What `effects` says of INRFormer without blocks, trained for as much time as with them, on an experiment's INRs; no line where it is not asked, or not on record."
+    "What `effects` says of INRFormer without blocks, trained for as much time as with them, on an experiment's INRs, and how many times as much time INRFormer took after all; no line where it is not asked, or not on record."
     _, rows = experiment("depth", name) if name in protocols_of("depth") else experiment(name)
     longer = {row_name(row, rows[0]) for row in rows if row.get("depth") == 0 and row.get("epochs") != rows[0].get("epochs")}
-    return effects(rows, there).dropna(subset="effect").query("row in @longer")
+    seconds = results(rows, there, ("thread_seconds",)).set_index("row")["thread_seconds (mean)"]
+    return effects(rows, there).assign(time=lambda lines: seconds["baseline"] / lines["row"].map(seconds)).dropna(subset="effect").query("row in @longer")

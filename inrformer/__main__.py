@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'say', 'note', 'show_warning', 'scores', 'page_named', 'add_images', 'images_of', 'add_fit', 'fit_command',
-           'add_import', 'import_command', 'add_zoo', 'zoo_command', 'add_train', 'train_command', 'execute_page',
-           'add_classify', 'classify_command', 'add_sweep', 'sweep_command', 'add_config', 'config_command', 'add_out',
-           'last_command', 'tell', 'demo_command', 'figures_command', 'add_workbench', 'workbench_command', 'main']
+           'omegas', 'add_import', 'import_command', 'add_zoo', 'zoo_command', 'add_train', 'train_command',
+           'execute_page', 'add_classify', 'classify_command', 'add_sweep', 'sweep_command', 'add_config',
+           'config_command', 'add_out', 'last_command', 'tell', 'demo_command', 'figures_command', 'add_workbench',
+           'workbench_command', 'main']
 
 # %% ../nbs/21_main.ipynb #88ba27a4
 import argparse
@@ -121,6 +122,14 @@ def fit_command(options: dict[str, Any]) -> None:
         say(str(built or f"part {shard} is there; other parts are missing"))
 
 # %% ../nbs/21_main.ipynb #9f234e68
+def omegas(text: str) -> list[float]:
+    "The numbers of --omega. Raises ArgumentTypeError for what is none."
+    try:
+        return list(map(float, text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor one for each hidden layer, as 30 or 30,1") from error
+
+
 def add_import(parser: argparse.ArgumentParser) -> None:
     "Options of `import`."
     parser.add_argument("table", type=Path, help="CSV with the columns split, file, label, and image where it is known which one a network shows")
@@ -128,7 +137,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--convention", required=True, choices=list(CONVENTIONS), help="what the files leave unsaid")
     parser.add_argument("--name", required=True, help="of the images, as records say it")
     parser.add_argument("--names", type=lambda text: text.split(","), metavar="0,2,...", help="prefixes of the layers' weights and biases in the files, first to last, where they are not the convention's")
-    parser.add_argument("--omega", type=lambda text: list(map(float, text.split(","))), default=[30.0], help="of all sines, or of each hidden layer's: 30 or 30,1 (default: 30)")
+    parser.add_argument("--omega", type=omegas, default=[30.0], help="of all sines, or of each hidden layer's: 30 or 30,1 (default: 30)")
 
 # %% ../nbs/21_main.ipynb #e9fe4b7d
 def import_command(options: dict[str, Any]) -> None:
@@ -195,7 +204,7 @@ def train_command(options: dict[str, Any]) -> None:
         tell(find_run(run_id(cfg)))
         say(f"executed notebook: {options['page']}")
     else:
-        this = run(fields, out=options["out"], progress=True)
+        this = run(cfg, out=options["out"], progress=True)
         if is_main():
             tell(this)
 

@@ -94,9 +94,7 @@ def answer(
     nothing = torch.zeros(len(images), dtype=torch.int64)
     ids = [int(digest[:12], 16) for digest in Images(images, labels=nothing, ids=nothing, classes=("",), name="").fingerprints]
     fitted = fit(images, this.model.spec, ids=ids, device=device, **recipe_of(this))
-    with torch.no_grad():
-        probabilities = this.model(fitted.inr).float().softmax(dim=1)
-    return Answers(fitted.inr, fitted.psnr, probabilities, tuple(this.model.classes))
+    return Answers(fitted.inr, fitted.psnr, logits_of_all(this.model, fitted.inr).float().softmax(dim=1), tuple(this.model.classes))
 
 # %% ../nbs/14a_answers.ipynb #f31840ce
 def classify(this: Run, paths: Sequence[str | Path], *, invert: bool = False, device: str | None = None) -> Answers:

@@ -147,7 +147,7 @@ def _read_ours(path: Path) -> dict[str, Any]:
     "The card.json or build.json that we wrote; raises ValueError naming the file when it is damaged."
     advice = f"delete {'it' if path.name == 'card.json' else 'its folder'} and build again"
     value = read_json(path, advice)
-    needed = (*WRITTEN, "index", "digest", "images", "classes", "inrs") if path.name == "card.json" else WRITTEN
+    needed = (*WRITTEN, "index", "digest", "images", "classes", "inrs", "psnr") if path.name == "card.json" else WRITTEN
     if lacking := [name for name in needed if not isinstance(value, dict) or name not in value]:
         raise ValueError(f"{shown(path)} is damaged (it lacks {', '.join(lacking)}): {advice}")
     if wrong := _unlike(value):
@@ -169,8 +169,8 @@ def _unlike(record: Mapping[str, Any]) -> str:
     except ValueError as error:
         return str(error)
     texts = [name for name in ("config", "index", "digest", "images") if not isinstance(record.get(name, ""), str)]
-    if texts or not isinstance(record.get("classes", []), list) or not isinstance(record.get("inrs", {}), dict):
-        return f"{(texts or ['classes or inrs'])[0]} is of another type"
+    if texts or not isinstance(record.get("classes", []), list) or not all(isinstance(record.get(name, {}), dict) for name in ("inrs", "psnr")):
+        return f"{(texts or ['classes, inrs or psnr'])[0]} is of another type"
     if record["format"] != FORMAT:
         return f"its format is {record['format']!r}, and this version reads {FORMAT}"
     content = {name: value for name, value in record.items() if name not in HOW}
@@ -231,7 +231,7 @@ class Build:
 
     def noted(self) -> dict[str, Any]:
         "The shards that the journal knows."
-        return (_recorded(self.folder) or dict(shards={}))["shards"] or {}
+        return (_recorded(self.folder) or dict(shards={}))["shards"]
 
     def lacks(self, shards: Iterable[_Shard]) -> Iterator[_Shard]:
         "Those of the shards that do not stand there as they were noted."
@@ -320,8 +320,9 @@ def _close(self: Build) -> "INRDataset":
         there = all((self.folder / name).exists() for name in ("card.json", "README.md"))
         if not there or self.sum("index.parquet") != read_card(self.folder)["index"]:
             self.finish()
-    for leftover in filter(LEFT.fullmatch, os.listdir(self.folder)):
-        (self.folder / leftover).unlink(missing_ok=True)
+    with lock(self.folder / "build.json"):  # which who writes the journal has
+        for leftover in filter(LEFT.fullmatch, os.listdir(self.folder)):
+            (self.folder / leftover).unlink(missing_ok=True)
     return INRDataset(self.folder, known=self.sums)
 
 # %% ../nbs/07_data.ipynb #432fee1f
@@ -585,8 +586,8 @@ def _verify_shard(self: INRDataset, name: str, rows: pa.Table) -> None:
     tensors = load_file(self.folder / name)
     lacking = {"rows", *INDEX} - set(tensors)
     differing = [column for column in INDEX if lacking or not np.array_equal(tensors[column].numpy(), rows[column].to_numpy(), equal_nan=True)]
-    if differing or set(rows["shard"].to_pylist()) != {name}:
-        raise ValueError(f"{shown(self.folder / name)} does not hold what index.parquet says ({differing or 'shard'}): delete both and build again")
+    if differing:
+        raise ValueError(f"{shown(self.folder / name)} does not hold what index.parquet says ({', '.join(differing)}): delete both and build again")
     try:
         INR.from_flat(tensors["rows"], self.spec).check_finite()
     except ValueError as error:

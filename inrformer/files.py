@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['on_disk', 'remove', 'replaced', 'write_text', 'save_tensors', 'plain', 'json_text', 'json_digest', 'write_json',
-           'read_json', 'write_lines', 'read_lines', 'sha256', 'lock', 'relative']
+           'read_json', 'write_lines', 'read_line', 'read_lines', 'sha256', 'lock', 'relative']
 
 # %% ../nbs/05_files.ipynb #0747befb
 import hashlib
@@ -123,7 +123,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json_text(row) + "\n" for row in rows))
 
 # %% ../nbs/05_files.ipynb #d0d5be80
-def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def read_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     "The JSON object of one line."
     try:
         if isinstance(row := json.loads(line), dict):
@@ -137,7 +137,7 @@ def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     "The JSON lines of a file; none without the file. Raises ValueError naming the file and its first damaged line."
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return [_line(path, number, line) for number, line in enumerate(lines, 1)]
+    return [read_line(path, number, line) for number, line in enumerate(lines, 1)]
 
 # %% ../nbs/05_files.ipynb #95f9dde2
 def sha256(path: Path) -> str | None:

@@ -85,7 +85,7 @@ def settle(self: Gallery) -> None:
     if not self.awake:
         return
     test, reader = self.opened.test, self._asked
-    self._said = known_logits(reader, test.inr).argmax(dim=1) if reader.classes else None
+    self._said = known_logits(reader, test.inr).argmax(dim=1) if len(reader.classes) > 1 else None
     self._right = None if self._said is None else self._said == test.labels
     self._places = list(range(len(test))) if self._right is None else _SHOWN[self.which.value](self._right).nonzero()[:, 0].tolist()
     with self.quiet():

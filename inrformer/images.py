@@ -503,9 +503,10 @@ def load_images(
         raise ValueError(f'split must be "train" or "test", not {split!r}')
     if size is not None and size < 1:
         raise ValueError(f"size must be a number of pixels a side, 1 or more, not {size}; without it all images stay as they are")
-    if source == "digits":
+    text = os.path.expanduser(source)
+    if text == "digits":
         return _sized_digits(split, n, size)
-    text, name = os.path.expanduser(source), source_name(source, split)
+    name = source_name(source, split)
     if "{split}" in text:
         files = _find_by_pattern(text, split)
     elif text not in HUB and Path(text).is_dir():

@@ -439,20 +439,15 @@ _DAMAGED = (ValueError, TypeError, KeyError, IndexError, AttributeError, Runtime
 
 
 def run_source(folder: Path) -> Source:
-    "A finished run; its flat reader is fitted on at most 6,000 training INRs. Raises ValueError for damaged files and FileNotFoundError for missing ones."
+    "A finished run; its flat reader is fitted on at most 6,000 training INRs, from all over. Raises ValueError for damaged files and FileNotFoundError for missing ones."
     try:
-        return _open(open_run(folder))
+        run = open_run(folder)
+        reader, record, about = run.model, record_of(run), _about(run)
     except _DAMAGED as error:
         raise ValueError(f"the files of {folder.parent.name}/{folder.name} are damaged, or another version's: {type(error).__name__}: {error}") from error
-
-
-def _open(run: Run) -> Source:
     training, test = parts_of(run.config, run.dataset)[0], run.dataset.split("test")
-    flat = fit_flat(training[:6000], run.model.classes) if run.config.objective == "classify" else None
-    return Source(
-        reader=run.model, test=test, images=run.images and _shown_by(test, run.images[1]), flat=flat, config=run.config, about=_about(run),
-        rivals=rivals(record_of(run), records()).to_dict("records"), card=card_of(run),
-    )
+    flat = fit_flat(training[:: -(-len(training) // 6000)], reader.classes) if run.config.objective == "classify" else None
+    return Source(reader=reader, test=test, images=run.images and _shown_by(test, run.images[1]), flat=flat, config=run.config, about=about, rivals=rivals(record, records()).to_dict("records"), card=card_of(run))
 
 # %% ../nbs/18_inspection.ipynb #8b64d6b6
 def _about(run: Run) -> str:

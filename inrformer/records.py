@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Record', 'RIVALS', 'WORDS', 'PHRASES', 'LEVEL', 'ASKED_FIRST', 'IMAGES_ALONE', 'records_folder', 'record_of',
-           'write_record', 'records', 'is_stale', 'find_record', 'find_records', 'stale', 'check_images',
-           'thread_seconds', 'split_scores', 'rivals', 'table', 'row_name', 'by_row', 'runs_of', 'plain_name',
-           'counted', 'results', 'spread', 'of_seeds', 'remarks', 'by_images', 'of_most_images', 'Paired', 'right',
-           'measure', 'paired', 'unseen', 'variance_of_seeds', 'variance_of_images', 'holm', 'judged', 'in_points',
-           'turned', 'interval', 'verdict', 'effects']
+           'write_record', 'records', 'is_stale', 'find_records', 'check_images', 'thread_seconds', 'split_scores',
+           'rivals', 'table', 'row_name', 'by_row', 'runs_of', 'plain_name', 'sees_pictures', 'counted', 'results',
+           'spread', 'of_seeds', 'remarks', 'by_images', 'of_most_images', 'Paired', 'right', 'measure', 'paired',
+           'unseen', 'variance_of_seeds', 'variance_of_images', 'holm', 'judged', 'in_points', 'turned', 'interval',
+           'verdict', 'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
 import json
@@ -26,7 +26,7 @@ import pandas as pd
 from scipy.stats import t
 
 from .config import IMAGE_FIELDS, PROTOCOLS, UNSAID, RunConfig, config_from, flat, identity, field_types, run_id
-from .files import json_text, lock, read_json, read_lines, replaced, shown
+from .files import json_text, lock, read_json, read_line, read_lines, replaced, shown
 from .objective import OBJECTIVES
 from .reader import READERS
 from .runs import LEARNED, Run, differing, images_named, project_root, source_digest
@@ -87,7 +87,7 @@ def write_record(record: Record, experiment: str, folder: str | Path | None = No
         lines, mine = path.read_bytes().splitlines(keepends=True) if path.exists() else [], json_text(record["run_id"]).encode()
         if not all(line.endswith(b"}\n") for line in lines):
             read_lines(path)
-        same = {i: json.loads(line) for i, line in enumerate(lines) if mine in line}
+        same = {i: read_line(path, i + 1, line) for i, line in enumerate(lines) if mine in line}
         same = {i: r for i, r in same.items() if r["run_id"] == record["run_id"]}
         digests = {name: digest for name, digest in (record.get("summary") or {}).items() if name.endswith("_digest")}
         if any(differing(r["summary"], digests) for r in same.values() if r.get("summary")):
@@ -166,15 +166,9 @@ def is_stale(record: Record) -> bool:
     except (ValueError, TypeError, KeyError):
         return True
 
-# %% ../nbs/15_records.ipynb #87f33d81
-def find_record(cfg: RunConfig, found: Iterable[Record]) -> Record | None:
-    "The newest of the records of a config: what ended before failures, the present source before others; None without one."
-    wanted = run_id(cfg)
-    return _best([r for r in found if r["run_id"] == wanted])
-
 # %% ../nbs/15_records.ipynb #7440f8ff
 def find_records(configs: list[RunConfig], found: Iterable[Record]) -> list[Record | None]:
-    "What `find_record` says of each of many configs, in one pass."
+    "The newest of the records of each config: what ended before failures, the present source before others; None without one."
     known: dict[str, list[Record]] = {}
     for r in found:
         known.setdefault(r["run_id"], []).append(r)
@@ -185,12 +179,6 @@ def _best(same: list[Record]) -> Record | None:
     return same[0] if len(same) == 1 else max(reversed(same), key=lambda r: (bool(r["summary"]), not is_stale(r)), default=None)
 
 # %% ../nbs/15_records.ipynb #41c5af7b
-def stale(rows: list[dict[str, Any]], found: list[Record]) -> list[dict[str, Any]]:
-    "The rows that ended, but are on record with other source than that at hand alone."
-    best = find_records([config_from(row) for row in rows], found)
-    return [row for row, r in zip(rows, best) if r and r["summary"] and is_stale(r)]
-
-
 def check_images(record: Record, here: dict[str, str]) -> None:
     "Raise ValueError for a record of other images than those at hand, whose digests are given by their names in a summary."
     if name := differing(record["summary"], here):
@@ -298,7 +286,7 @@ def _average(row: Any, runs: list[Record], values: tuple[str, ...]) -> dict[str,
 def _notes(runs: list[Record], usual: set[tuple[str, str]] = frozenset()) -> str:
     "What a reader of a row's mean should know: runs of other source, INRs of other bits, or of others than the usual, several precisions, steps that were compiled, crop heads that have not learned."
     other, precisions = sum(map(is_stale, runs)), sorted({r["env"]["precision"] for r in runs})
-    unlearned, compiled = sum(r["summary"].get("val_crop_r2", 1.0) < LEARNED for r in runs), sum(r["env"].get("compiled", False) for r in runs)
+    unlearned, compiled = sum((r["summary"].get("val_crop_r2", 1.0) or 0.0) < LEARNED for r in runs), sum(r["env"].get("compiled", False) for r in runs)
     bits = {(r["inrs"]["recipe"], r["inrs"]["bits"]) for r in runs}
     said = {
         f"other source: {other} of {len(runs)} runs": other > 0,
@@ -461,6 +449,11 @@ def plain_name(row: str) -> str:
     "The name of a row for people: what reads, and what it changes."
     parts = sorted(((part, *part.partition(" ")[::2]) for part in row.split(", ")), key=lambda part: part[1] != "reader")
     return WORDS.get(row) or WORDS.get(f"reader {row}") or ", ".join(WORDS.get(part) or WORDS.get(f"reader {part}") or (PHRASES[name].format(value) if name in PHRASES else part) for part, name, value in parts)
+
+
+def sees_pictures(rows: Any) -> Any:  # names of rows, as a pandas Series or Index; booleans of that form
+    "Which rows read rendered values alone: the probe, and readers of pixels."
+    return rows.str.contains("reader (?:probe|pixels)")
 
 # %% ../nbs/15_records.ipynb #d9e352df
 def counted(rows: list[dict[str, Any]], found: list[Record]) -> pd.DataFrame:

@@ -41,7 +41,7 @@ from .reader import READERS, Reader, load_reader, save_reader, seed_parameters
 from .rendered import rendered, swap_test
 from .splits import Split, held_out
 from .symmetry import invariance_error, permute, random_permutation
-from .training import Workers, agreed, branch_epoch, copy_checkpoint, is_main, train
+from .training import Workers, _check_same, _read_checkpoint, agreed, branch_epoch, copy_checkpoint, is_main, train
 
 # %% ../nbs/14_runs.ipynb #baefb18f
 def project_root() -> Path:
@@ -324,8 +324,8 @@ def _first_reader(this: Run, digests: dict[str, str]) -> Reader:
     "That of the run which this one starts from. Raises ValueError for one of other INRs or images: it may know some that validate or test here."
     other = find_run(this.config.start_from, this.folder.parents[1])
     here, there = identity(this.config) | digests, other._json("config.json", "remove it") | other.summary
-    if differing := [part for part in ("inputs", "fit", *digests) if here[part] != there.get(part, here[part])]:
-        raise ValueError(f"start_from: {other.folder.name} was trained on other INRs (its {' and '.join(differing)} differ), and may know some that validate or test here: both need the same")
+    if apart := [part for part in ("inputs", "fit", *digests) if here[part] != there.get(part, here[part])]:
+        raise ValueError(f"start_from: {other.folder.name} was trained on other INRs (its {' and '.join(apart)} differ), and may know some that validate or test here: both need the same")
     return other.model
 
 
@@ -556,12 +556,19 @@ def _first_on_main(build: Callable[[], Any]) -> Any:
         except Exception as error:
             failed = error
     if not agreed(failed is None):
-        raise failed or RuntimeError("the main process could not fit the INRs")
+        raise failed or RuntimeError("the main process failed: what it says itself is why")
     return built if is_main() else build()
 
 
+def _check_begun(this: Run, known: dict[str, Any]) -> None:
+    "Raise ValueError for a run whose newest checkpoint is of other source, images or INRs, or damaged."
+    for path in sorted(this.folder.glob("checkpoint-*"))[-1:]:
+        _check_same(path, _read_checkpoint(path)[0].get("about", {}), known)
+
+
 def _begin(this: Run, about: dict[str, Any], known: dict[str, Any], workers: Workers, compiled: bool) -> Trunk | None:
-    "Make the folder of a run, write its config, where it is run and what its record says of it, and take what its trunk has. All processes call it."
+    "Make the folder of a run, write its config, where it is run and what its record says of it, and take what its trunk has. All processes call it. Raises ValueError, and writes nothing, where the run was begun as another one."
+    _first_on_main(lambda: _check_begun(this, known))
     trunk = Trunk.of(this, known)
     if trunk:
         about = about | dict(trunk=dict(id=trunk.folder.name, epoch=trunk.epoch))

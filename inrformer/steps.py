@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.io.json import to_json_plotly
 
 from .figures import fig_errors, fig_networks
-from .files import replaced
+from .files import write_text
 from .inspection import Scene
 from .widgets import EquivarianceBench, PermuteBench
 
@@ -184,6 +184,5 @@ show();
 def write_steps(path: Path, scene: Scene) -> Path:
     "Write the page of a scene."
     data = to_json_plotly(steps(scene)).replace("</", "<\\/")
-    with replaced(path) as temporary:
-        temporary.write_text(_PAGE.replace("DATA", data), encoding="utf-8")
+    write_text(path, _PAGE.replace("DATA", data))
     return path

@@ -29,14 +29,14 @@ from tqdm import tqdm
 from .config import IMAGE_FIELDS, RunConfig, config_from, flat, identity, run_id
 from .experiments import Row
 from .files import json_text
-from .records import Record, check_images, find_records, record_of, records, records_folder, stale, write_record
+from .records import Record, check_images, find_records, is_stale, record_of, records, records_folder, write_record
 from .runs import Busy, Refused, brought_along, check_compiler, images_digest, kind_of, run, runs_folder, source_of
-from .training import agreed, is_main, is_shared
+from .training import agreed, is_main, is_shared, join_processes, resolve_device
 
 # %% ../nbs/16_sweeps.ipynb #5fada3ff
 def all_records(folder: str | Path | None = None) -> list[Record]:
     "All records in `folder` and among the committed ones."
-    return [r for place in dict.fromkeys((records_folder(), Path(folder or records_folder()))) for r in records(folder=place)]
+    return [r for place in dict.fromkeys(Path(name).expanduser().resolve() for name in (records_folder(), folder or records_folder())) for r in records(folder=place)]
 
 # %% ../nbs/16_sweeps.ipynb #252b0384
 def sweep(
@@ -51,7 +51,7 @@ def sweep(
     compiled: bool = False,  # as `run` takes it
     progress: bool = False,
 ) -> list[Record]:
-    """Run every row that has no record yet, there or among the committed ones, and return the records of all that have one, failures (with `error`) among them.
+    """Run every row that has no record yet, there or among the committed ones, and return the records of all that have one, failures (with `error`) among them, also of rows that had ended before.
 
     Raises ValueError for fewer than one job and for several under torchrun, where the processes already share every run, and RuntimeError when one of
     several jobs is killed, and when steps are to be compiled and there is no compiler.
@@ -61,25 +61,36 @@ def sweep(
         check_compiler()
     if budget is not None and not budget >= 0:
         raise ValueError(f"budget must be minutes, at least 0, not {budget}")
-    configs, there = [config_from(row) for row in rows], all_records(folder)
+    configs, there, failed = [config_from(row) for row in rows], all_records(folder), {}
     limit = math.inf if budget is None else time.monotonic() + 60 * budget
     best = find_records(configs, there)
     _check_known(configs, best)
-    old = [run_id(config_from(row)) for row in stale(rows, there)]
+    old = [run_id(cfg) for cfg, r in zip(configs, best) if r and r["summary"] and is_stale(r)]
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
-    parts = _parts(configs, best, old if again else [], out)
+    join_processes(resolve_device(configs[0].train.device))
+    parts = _of_main(_parts(configs, best, old if again else [], out))
     how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)
     with tqdm(total=sum(map(len, parts)), desc=experiment, unit="run", disable=not progress) as bar:
         for part in parts:
             for record in filter(None, _attempts(_ready(part, configs, out), jobs, how)):
+                if record["summary"] is None:
+                    failed[record["run_id"]] = record
                 if is_main():
                     write_record(record, experiment, folder)
                 bar.update()
     agreed(True)
-    return list(filter(None, find_records(configs, all_records(folder))))
+    return [failed.get(run_id(cfg), r) for cfg, r in zip(configs, find_records(configs, all_records(folder))) if r]
 
 # %% ../nbs/16_sweeps.ipynb #8e0903ff
+def _of_main(value: Any) -> Any:
+    "The main process's value, on every process: what others find in the files may be newer."
+    values = [value]
+    if is_shared():
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
 def _is_there(name: str, out: str | Path | None) -> bool:
     "Has a run ended here, so that others can start from its reader? That it is on record is not enough."
     return any(runs_folder(out).glob(f"*/{name}/summary.json"))

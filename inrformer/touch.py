@@ -132,7 +132,8 @@ def tell(self: TouchBench) -> str:
     if not done:
         return "Click a hidden neuron; silence it, or nudge one of its weights."
     image = (render(self.touched, 64, 64) - render(scene.inr, 64, 64)).abs().max().item()
-    return f"{' and '.join(done).capitalize()}: the image moves by up to <b>{number(image)}</b> of 2, and {self._heard()}."
+    said = " and ".join(done)
+    return f"{said[0].upper()}{said[1:]}: the image moves by up to <b>{number(image)}</b> of 2, and {self._heard()}."
 
 
 @patch

@@ -962,8 +962,8 @@ def _on_record(rivals: Sequence[dict[str, Any]]) -> str:
         return ""
     cells = [("reader", "test", "validation", "answers come from", "R² from the input", "R² from no blocks", "parameters", "training (CPU s)")]
     for line in rivals:
-        val, *shares = ("" if (share := line[name]) is None or share != share else f"{share:.{digits}f}" for name, digits in (("val_accuracy", 3), ("rendered_input", 2), ("rendered_depth0", 2)))
-        cells.append((plain_name(line["row"]), f"{line['test_accuracy']:.3f}", val, line["reads"], *shares, f"{line['parameters']:,}", f"{line['thread_seconds']:.0f}"))
+        test, val, *shares = ("" if (share := line[name]) is None or share != share else f"{share:.{digits}f}" for name, digits in (("test_accuracy", 3), ("val_accuracy", 3), ("rendered_input", 2), ("rendered_depth0", 2)))
+        cells.append((plain_name(line["row"]), test, val, line["reads"], *shares, f"{line['parameters']:,}", f"{line['thread_seconds']:.0f}"))
     rows = "".join("<tr>" + "".join(f"<td style='padding: 0 0.6em'>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
     return f"<details><summary>This reader and others on the same INRs</summary><table>{rows}</table></details>"
 

@@ -560,7 +560,7 @@ def test_what_is_not_ours_is_left_alone(digits, tmp_path):
     (dict(shards=None), "shards must be an object of checksums"), (dict(shards={"../outside.safetensors": dict(sha256="x")}), "'../outside.safetensors' is no shard of this folder"),
     (dict(shards={"train-00000.safetensors": 5}), "shards must be an object of checksums"), (dict(shard_size=-1), "shard_size must be a whole number, at least 1, not -1"),
     (dict(shard_size="x"), "shard_size must be"), (dict(spec=dict(widths=[2] * 10**5)), "at most 1000 in all, not 100000"), (dict(spec=5), "an INRSpec is an object"),
-    (dict(spec=dict(widths=[2, 10**7, 10**7, 1])), "more than 1,073,741,824 are refused"), (dict(classes=5), "is of another type"), (dict(index=5), "index is of another type"), (dict(format=9), "its format is 9, and this version reads 2"), (dict(classes=["b", "a"]), "is not what it said when they were written"),
+    (dict(spec=dict(widths=[2, 10**7, 10**7, 1])), "more than 1,073,741,824 are refused"), (dict(classes=5), "is of another type"), (dict(index=5), "index is of another type"), (dict(psnr=None), "psnr is of another type"), (dict(format=9), "its format is 9, and this version reads 2"), (dict(classes=["b", "a"]), "is not what it said when they were written"),
 ])
 def test_a_card_that_none_of_ours_would_be_is_refused(change, said, small):
     folder, build = small

@@ -49,6 +49,7 @@ def test_digits_are_always_split_alike():
         load_images("digits", "test", 361)
     with pytest.raises(ValueError, match='"train" or "test"'):
         load_images("digits", "valid")
+    assert load_images(Path("digits"), "test", 1).name == load_images("digits", "test", 1).name == "digits"
 
 
 def test_tables_grey_and_colour(tmp_path):

@@ -226,6 +226,12 @@ def test_a_cell_of_a_table_that_cannot_be_used_is_named(line, told, tmp_path, ca
     assert told in capsys.readouterr().err
 
 
+def test_an_omega_that_is_no_number_is_told_what_it_should_be(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["import", str(tmp_path / "list.csv"), str(tmp_path / "inrs"), "--convention", "nfn", "--name", "mnist", "--omega", "abc"])
+    assert "'abc' is neither a number nor one for each hidden layer, as 30 or 30,1" in capsys.readouterr().err
+
+
 def test_a_zoo_is_fitted_and_swept(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(ZOOS, "adapt", ZOOS["adapt"][:1])
     command_line.main(list(map(str, ["zoo", "digits", tmp_path / "zoo", "--hidden", "5-4", "--classifiers", 12, 4, "--steps", 3, 9])))

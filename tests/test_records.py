@@ -13,7 +13,7 @@ from inrformer.config import config_from, flat, from_json, identity, run_id
 from inrformer.files import json_text, write_json, write_lines
 from inrformer.objectives.regress import concordance
 from inrformer.records import (
-    Paired, counted, effects, find_record, holm, is_stale, judged, measure, variance_of_images, variance_of_seeds, paired, record_of, records, results, right, rivals, row_name, runs_of, stale, table, unseen, write_record,
+    Paired, counted, effects, find_records, holm, is_stale, judged, measure, variance_of_images, variance_of_seeds, paired, record_of, records, results, right, rivals, row_name, runs_of, table, unseen, write_record,
 )
 from inrformer.runs import Run, source_digest
 
@@ -108,18 +108,20 @@ def test_what_a_row_mixes_is_told():
         assert results(ROWS, found)["notes"].tolist() == [said, "", ""] and table(found, ["aux"])["notes"].tolist() == [said]
     both = [record(ROWS[0], 0.8, source="old", precision="bf16"), record(ROWS[3], 0.6, source="older")]
     assert results(ROWS, both)["notes"][0] == "other source: 2 of 2 runs; mixes bf16 and fp32"
+    found = [record(ROWS[0], 0.8), record(ROWS[3], 0.6)]
+    found[0]["summary"]["val_crop_r2"] = None  # minus infinity, of crops without a variance
+    assert results(ROWS, found)["notes"].tolist() == ["crop not learned: 1 of 2 runs", "", ""]
     found = [record(ROWS[0], 0.8), record(ROWS[3], 0.6) | dict(env=dict(precision="fp32", compiled=True))]
     assert results(ROWS, found)["notes"].tolist() == ["step compiled: 1 of 2 runs", "", ""]
 
 
-def test_stale_rows_are_those_that_ended_with_other_source_alone():
+def test_of_several_records_of_a_config_the_present_source_counts_and_what_ended():
     cfg = config_from(ROWS[0])
     old, new = record(ROWS[0], 0.8, source="old"), record(ROWS[0], 0.9)
-    assert stale(ROWS, [old, record(ROWS[1], 0.8), record(ROWS[2], source="old")]) == ROWS[:1], "fresh rows, failures and rows without a record are not stale"
     for found in ([old, new], [new, old]):
-        assert find_record(cfg, found) is new and stale(ROWS, found) == []
-    assert find_record(cfg, [old, record(ROWS[0])]) is old, "a failure of today does not hide what ended"
-    assert is_stale(new | dict(config=identity(cfg) | dict(reader="none of this version"))) and not is_stale(new)
+        assert find_records([cfg], found)[0] is new
+    assert find_records([cfg], [old, record(ROWS[0])])[0] is old, "a failure of today does not hide what ended"
+    assert is_stale(old) and not is_stale(new) and is_stale(new | dict(config=identity(cfg) | dict(reader="none of this version")))
 
 
 def test_a_row_is_named_by_what_it_states():
@@ -131,7 +133,7 @@ def test_a_row_is_named_by_what_it_states():
 
 def test_images_may_be_on_record_under_another_name():
     found = [renamed(record(ROWS[0], 0.8), "digits-jpeg75")]
-    assert runs_of(ROWS, found)["record"][0] is found[0] and find_record(config_from(ROWS[0]), found) is None
+    assert runs_of(ROWS, found)["record"][0] is found[0] and find_records([config_from(ROWS[0])], found) == [None]
     with pytest.raises(ValueError, match=r"data sets \['digits', 'digits-jpeg75'\] cannot stand in one table"):
         results(ROWS, [*found, record(ROWS[0], 0.8)])
 
@@ -172,6 +174,14 @@ def test_two_sweeps_may_write_one_file(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda r: write_record(r, "example", tmp_path), rows))
     assert sorted(r["config"]["train"]["seed"] for r in records("example", tmp_path)) == list(range(40))
+
+
+def test_a_torn_line_that_a_whole_one_was_joined_to_is_named(tmp_path):
+    path = write_record(record(ROWS[0], 0.8), "example", tmp_path)
+    line = path.read_bytes()
+    path.write_bytes(line[:40] + line)
+    with pytest.raises(ValueError, match="line 1 of .*example.jsonl is damaged"):
+        write_record(record(ROWS[0], 0.9), "example", tmp_path)
 
 
 def test_a_damaged_record_is_named(tmp_path):

@@ -333,6 +333,18 @@ def test_a_run_begun_with_other_source_is_not_resumed(cache, monkeypatch):
     monkeypatch.setattr(inrformer.runs, "source_digest", lambda *_: "000000000000")
     with pytest.raises(ValueError, match=r"belongs to another run \(source: '\w+' there, '000000000000' here\)"):
         run(SMALL, out=cache)
+    assert run(SMALL, out=cache, again=True).record_parts["source"] == "000000000000", "what was refused has written nothing, and is made anew when that is asked for"
+
+
+def test_a_trunk_takes_no_checkpoint_of_other_source(cache, monkeypatch):
+    run(WSD | dict(epochs=3), out=cache, stop=lambda: True)
+    (at,) = cache.glob("*/*/checkpoint-*")
+    at.rename(at.with_name("checkpoint-00002-00000"))  # where a run of three epochs branches off
+    monkeypatch.setattr(inrformer.runs, "source_digest", lambda *_: "000000000000")
+    before = {path.name for path in cache.glob("*/*")}
+    with pytest.raises(ValueError, match="belongs to another run"):
+        run(WSD | dict(epochs=3), out=cache)
+    assert {path.name for path in cache.glob("*/*")} == before
 
 
 def test_a_finished_run_of_other_source_is_shown_with_a_warning_and_run_again_when_told(cache, monkeypatch):

@@ -28,7 +28,8 @@ from inrformer.config import config_from, flat, run_id
 from inrformer.files import lock
 from inrformer.records import records, write_record
 from inrformer.experiments import EXPERIMENTS, INDEPENDENT, MATCHED, experiment, protocols_of, reader_and_choices, with_seeds
-from inrformer.sweeps import sweep, without_places
+from inrformer import sweeps
+from inrformer.sweeps import all_records, sweep, without_places
 
 SMALL = dict(n_train=96, n_test=48, fit_steps=20, hidden="6-6", dim=16, edge_dim=8, depth=1, heads=2, hint=16, query=16, features=4, epochs=2, device="cpu")
 ROWS = with_seeds([dict(), dict(aux=False), dict(hint=16)], 2, **SMALL)
@@ -181,6 +182,23 @@ def test_stale_rows_are_named_and_run_again_only_when_told(cache, capsys):
     assert again[0]["source"] == "000000000000" and f"1 of 2 records are of other source ({id_of(rows[0])}): --stale runs them again" in capsys.readouterr().err
     new = sweep(rows, "example", out=cache, folder=cache / "records", again=True)
     assert new[0]["source"] == done[0]["source"] and new[0]["summary"]["test_accuracy"] == done[0]["summary"]["test_accuracy"]
+
+
+def test_a_stale_row_that_fails_when_it_is_run_again_is_a_failure(cache, monkeypatch):
+    rows = [SMALL | dict(epochs=1)]
+    (done,) = sweep(rows, "example", out=cache, folder=cache / "records")
+    write_record(done | dict(source="000000000000"), "example", cache / "records")
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeps, "run", lambda *_, **__: 1 / 0)
+        (failed,) = sweep(rows, "example", out=cache, folder=cache / "records", again=True)
+    assert failed["summary"] is None and failed["error"] == "ZeroDivisionError: division by zero"
+    (kept,) = sweep(rows, "example", out=cache, folder=cache / "records")
+    assert kept["summary"] == done["summary"], "and what had ended is still on record"
+
+
+def test_the_committed_records_are_read_once(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert len(all_records("figures/records")) == len(all_records())
 
 
 def test_rows_that_start_from_rows_that_start_from_rows_run_in_one_sweep(cache):

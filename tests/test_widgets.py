@@ -853,6 +853,11 @@ def test_the_gallery_shows_who_is_read_right_and_chooses(shipped):
     assert f"{widgets.FLAT} reads {int((by_row == shipped.test.labels).sum())} right" in gallery.words.value
 
 
+def test_rivals_without_an_accuracy_stand_in_the_table_of_readers():
+    line = dict(row="baseline", reads="vectors", rendered_input=None, rendered_depth0=None, val_accuracy=None, test_accuracy=None, parameters=5, thread_seconds=1.0)
+    assert "<td style='padding: 0 0.6em'>5</td>" in widgets._on_record([line, line | dict(row="reader flat")])
+
+
 def test_a_gallery_of_nothing_says_so_and_undo_knows_its_page(shipped):
     gallery = Gallery(shipped)
     gallery.page.value = 4

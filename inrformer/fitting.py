@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INIT_POLICIES', 'GRADIENTS', 'PENALTIES', 'init_seeds', 'init_from_seeds', 'AutogradGradient', 'sincos',
-           'GridGradient', 'check_penalty', 'gradient_of', 'Adam', 'descend', 'FitResult', 'Progress', 'pick_device',
-           'pick_chunk', 'check_images', 'fit', 'code_path']
+           'GridGradient', 'check_penalty', 'gradient_of', 'Adam', 'Descent', 'descend', 'FitResult', 'Progress',
+           'pick_device', 'pick_chunk', 'check_images', 'fit', 'code_path']
 
 # %% ../nbs/02_fitting.ipynb #ced1ad15
 import hashlib
@@ -222,26 +222,47 @@ def _grids(rows: Tensor, images: Float[Tensor, "b h w c"], stride: int) -> list[
     return [(axes[0][i], axes[1][j], target[:, :, i, j].flatten(2).contiguous()) for i, j in offsets]
 
 # %% ../nbs/02_fitting.ipynb #8c17d176
+class Descent:
+    "Adam on the mean squared error over the pixels, and a penalty where asked for, all images at once: `inr` is where it is after so many `steps`."
+
+    def __init__(
+        self,
+        start: INR,  # float32 or float64; left as it is
+        images: Float[Tensor, "b h w c"],  # in [-1, 1], of the same type and on the same device
+        *,
+        lr: float,
+        stride: int = 1,  # each step sees every stride-th row and column, all of them in turn
+        penalty: float | None = None,  # weight of the kind's penalty in `PENALTIES`; None for the error alone
+    ):
+        self.images, rows, sizes = images, start.flat(), images.shape[1:3]
+        self.inr, self.steps, self._grad = INR.from_flat(rows, start.spec), 0, torch.zeros_like(rows)
+        self._grids, self._move = _grids(rows, images, stride), Adam(rows, lr)
+        self._gradient = gradient_of(self.inr, INR.from_flat(self._grad, start.spec), tuple(sizes), stride=stride, penalty=penalty)
+
+    def step(self) -> None:
+        self._gradient(*self._grids[self.steps % len(self._grids)])
+        self._move(self._grad)
+        self.steps += 1
+
+    def psnr(self) -> Float[Tensor, "b"]:
+        "How good the INRs are by now, in dB."
+        shown = self.inr(pixel_grid(*self.images.shape[1:3]).to(self.images)).mT
+        return psnr(shown, rearrange(self.images, "b h w c -> b c (h w)"))
+
+
 def descend(
-    start: INR,  # float32 or float64; left as it is
-    images: Float[Tensor, "b h w c"],  # in [-1, 1], of the same type and on the same device
+    start: INR,  # as `Descent` takes it, with the rest
+    images: Float[Tensor, "b h w c"],
     *,
     steps: int,
-    lr: float,
-    stride: int = 1,  # each step sees every stride-th row and column, all of them in turn
-    penalty: float | None = None,  # weight of the kind's penalty in `PENALTIES`; None for the error alone
     halted: Callable[[], bool] = lambda: False,  # asked before every step: leave it at that?
+    **how: Any,
 ) -> tuple[INR, Float[Tensor, "b"]]:
-    "Adam on the mean squared error over the pixels, and a penalty where asked for, all images at once: the fitted INRs and their PSNR in dB."
-    rows, (h, w) = start.flat(), images.shape[1:3]
-    grad, inr, grids = torch.zeros_like(rows), INR.from_flat(rows, start.spec), _grids(rows, images, stride)
-    gradient, move = gradient_of(inr, INR.from_flat(grad, start.spec), (h, w), stride=stride, penalty=penalty), Adam(rows, lr)
-    for step in range(steps):
-        if halted():
-            break
-        gradient(*grids[step % len(grids)])
-        move(grad)
-    return inr, psnr(inr(pixel_grid(h, w).to(rows)).mT, rearrange(images, "b h w c -> b c (h w)"))
+    "The fitted INRs and their PSNR in dB."
+    descent = Descent(start, images, **how)
+    while descent.steps < steps and not halted():
+        descent.step()
+    return descent.inr, descent.psnr()
 
 # %% ../nbs/02_fitting.ipynb #d846768f
 @dataclass(frozen=True, eq=False)

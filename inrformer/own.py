@@ -13,16 +13,16 @@ import anywidget
 import ipywidgets as ui
 import torch
 import traitlets
-from einops import rearrange, reduce
+from einops import reduce
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor
 
 from .answers import recipe_from
 from .figures import fig_network, fig_progress
-from .fitting import Adam, gradient_of, init_from_seeds, init_seeds
+from .fitting import Descent, init_from_seeds, init_seeds
 from .images import load_picture, picture_of
-from .inr import INR, INRSpec, grid, pixel_grid, psnr
+from .inr import INR, INRSpec
 from .inspection import Scene, Source, class_named, probabilities
 from .widgets import Chart, Panel
 
@@ -95,8 +95,8 @@ def drawn(
     return reduce(rows, "(h a) (w b) -> h w 1", "mean", a=FINE, b=FINE).repeat(1, 1, channels)
 
 # %% ../nbs/20a_own.ipynb #f18a0b16
-class Fitting:
-    "Adam on one image, as `fit` does it, a few steps at a time: `image` is the image, `inr` the INR by now, `curve` its PSNR after so many steps."
+class Fitting(Descent):
+    "A descent on one image, a few steps at a time: `image` is the image, `curve` the PSNR of its INR after so many steps."
 
     def __init__(
         self,
@@ -107,12 +107,8 @@ class Fitting:
         lr: float,
         penalty: float | None = None,  # weight of the kind's penalty
     ):
-        start, self.image, (h, w) = init_from_seeds(spec, [seed]), image, image.shape[:2]
-        self.rows, self.grad = start.flat(), torch.zeros_like(start.flat())
-        self.inr, self.sizes, self.steps, self.curve = INR.from_flat(self.rows, spec), (h, w), 0, []
-        self.target = rearrange(image * 2 - 1, "h w c -> 1 c (h w)").contiguous()
-        self._gradient = gradient_of(self.inr, INR.from_flat(self.grad, spec), (h, w), penalty=penalty)
-        self._move, self._axes = Adam(self.rows, lr), [grid(n)[:, 0] for n in (h, w)]
+        super().__init__(init_from_seeds(spec, [seed]), image[None] * 2 - 1, lr=lr, penalty=penalty)
+        self.image, self.curve = image, []
         self.advance(0)
 
 # %% ../nbs/20a_own.ipynb #85322454
@@ -120,10 +116,8 @@ class Fitting:
 def advance(self: Fitting, steps: int) -> None:
     "So many steps more. Raises ValueError when the fit diverges."
     for _ in range(steps):
-        self._gradient(*self._axes, self.target)
-        self._move(self.grad)
-    self.steps += steps
-    quality = psnr(self.inr(pixel_grid(*self.sizes)).mT, self.target).item()
+        self.step()
+    quality = self.psnr().item()
     if not quality > -20:
         raise ValueError(f"the fit diverged after {self.steps} steps (PSNR {quality:.1f} dB)")
     self.curve.append((self.steps, quality))

@@ -568,7 +568,7 @@ def check(self: Data) -> None:
         raise ValueError("data must name the folder of a finished INR data set, not ''")
     self.at_least(1, "n_train", "n_test", *(["size"] if self.size is not None else []))
     self.at_least(2, "val_parts")
-    if not -self.val_parts <= self.val_part < self.val_parts:
+    if not -1 <= self.val_part < self.val_parts:
         raise ValueError(f"val_part must be one of 0..{self.val_parts - 1}, or -1 for the last, not {self.val_part}")
 
 # %% ../nbs/06_images.ipynb #13afd2f5

@@ -54,7 +54,7 @@ def test_what_is_not_meant_is_refused_by_name(wrong, error, message):
     (Data, dict(n_train=0), "n_train must be at least 1, not 0"),
     (Data, dict(n_test=-1), "n_test must be at least 1, not -1"),
     (Data, dict(val_parts=1), "val_parts must be at least 2, not 1"),
-    (Data, dict(val_parts=5, val_part=5), r"val_part must be one of 0\.\.4, or -1 for the last, not 5"),
+    (Data, dict(val_parts=5, val_part=5), r"val_part must be one of 0\.\.4, or -1 for the last, not 5"), (Data, dict(val_parts=5, val_part=-2), "or -1 for the last, not -2"),
     (Fit, dict(kind="sirn"), r"kind must be one of \(.*'siren'.*\), not 'sirn'"),
     (Fit, dict(init="random"), "init must be one of"),
     (Fit, dict(bias_init="one"), "bias_init must be one of"),

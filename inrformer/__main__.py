@@ -260,7 +260,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="fields to change in every row, such as dataset='my/{split}.parquet'")
     parser.add_argument("--out", type=Path, help="where runs live (default: runs)")
     parser.add_argument("--records", type=Path, help="where records are written (default: figures/records, or OUT/records)")
-    parser.add_argument("--budget", type=float, help="minutes after which to stop, after a checkpoint; the same command goes on")
+    parser.add_argument("--budget", type=float, help="minutes after which no run is begun, and the one under way stops at the end of its epoch; the same command goes on")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--stale", action="store_true", help="run rows again whose record was made by other source; they are only named otherwise")
     parser.add_argument("--compile", action="store_true", help="compile the training step first, for a minute: on a CPU, INRFormer and ng_transformer take half to five sixths of the time, and dws and deepsets no less (needs a C++ compiler)")
@@ -328,7 +328,7 @@ def demo_command(options: dict[str, Any]) -> None:
 
 
 def figures_command(options: dict[str, Any]) -> None:
-    "Write an example of every figure as PNG, and the page that shows a permutation step by step: the one command that needs plotly."
+    "Write an example of every figure as PNG, and the page that shows a permutation step by step."
     from inrformer.figures import write_figures
     from inrformer.inspection import demo_source
     from inrformer.steps import write_steps

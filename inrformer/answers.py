@@ -109,12 +109,12 @@ STARTS = dict(shared="one start", pool="a pool of starts")
 
 
 def measured_elsewhere(this: Run) -> str:
-    "What a run reached on INRs of other starts, in brackets, where that was measured."
+    "What a run reached on INRs of other starts, as the end of a sentence."
     other = this.summary.get("test_other_accuracy")
-    return "" if other is None else f" (accuracy {other:.2f} on such INRs, {this.summary['test_accuracy']:.2f} on its own test INRs)"
+    return "was not measured" if other is None else f"was measured: accuracy {other:.2f}, and {this.summary['test_accuracy']:.2f} on its own test INRs"
 
 
 def caveat(this: Run) -> str:
     "What limits the answers of a run, in a sentence; nothing where its INRs come from starts of their own."
     starts = STARTS.get(recipe_of(this)["init"])
-    return f"all INRs of this run come from {starts}, and so do those of these pictures: of INRs from another start the reader knows little or nothing{measured_elsewhere(this)}" if starts else ""
+    return f"all INRs of this run come from {starts}, and so do those of these pictures: how the reader does on INRs from other starts {measured_elsewhere(this)}" if starts else ""

@@ -23,7 +23,7 @@ from .widgets import AttentionBench, CropBench, EquivarianceBench, Panel, Permut
 
 # %% ../nbs/20f_app.ipynb #5c5b8477
 TABS: dict[str, tuple[type[Panel], str]] = {  # the panel of each, and what it is about
-    "INR": (ShowBench, "An image stored as the weights of a small network. Its pixels, what the network gives back at any resolution, and the network: orange weights are positive, blue ones negative."),
+    "INR": (ShowBench, "An image stored as the weights of a small network. Its pixels, what the network gives back at any resolution, and the network: vermillion weights are positive, blue ones negative."),
     "permute": (PermuteBench, "Each step lets two neurons of a hidden layer change places, with all their weights. Press ▶ to watch."),
     "equivariance": (EquivarianceBench, "Let P be the permutation and θ the weights. A stage f of the model is <i>equivariant</i> if f(Pθ) = P f(θ); features and logits must not change at all. Then choose a model that is broken on purpose, and see which stage is the first to lose it."),
     "readers": (ReadersBench, "A logistic regression that reads the weights as one long list knows each number by its place. On digits of one start it does nearly as well as INRFormer before anything moves; after a few transpositions it falls towards chance."),

@@ -280,7 +280,7 @@ def _network(inr: INR, order: Permutation | None, marked: Sequence[tuple[int, in
 
 # %% ../nbs/19_figures.ipynb #ae4c8b79
 _GLIDE = dict(duration=250, easing="cubic-in-out")  # of a point that moves, in ms
-_WHAT = "Orange lines are positive weights, blue ones negative; strong lines are large weights."
+_WHAT = "Vermillion lines are positive weights, blue ones negative; strong lines are large weights."
 
 
 def fig_network(

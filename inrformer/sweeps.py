@@ -53,7 +53,7 @@ def sweep(
 ) -> list[Record]:
     """Run every row that has no record yet, there or among the committed ones, and return the records of all that have one, failures (with `error`) among them, also of rows that had ended before.
 
-    Raises ValueError for fewer than one job and for several under torchrun, where the processes already share every run, and RuntimeError when one of
+    Raises ValueError for fewer than one job, for several under torchrun, where the processes already share every run, for a negative budget, and for records of other images of the same name, FileNotFoundError when there are no images to compare, and RuntimeError when one of
     several jobs is killed, and when steps are to be compiled and there is no compiler.
     """
     _check_jobs(jobs)

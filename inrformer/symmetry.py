@@ -167,7 +167,7 @@ def _error(a: Tensor, b: Tensor) -> float:
 
 # %% ../nbs/01_symmetry.ipynb #7f8b3a7f
 def relative_error(found: Any, wanted: Any) -> float:
-    "Largest difference of any tensor of `found` from its partner in `wanted`, each divided by the partner's largest magnitude; infinite for NaN."
+    "Largest difference of any tensor of `found` from its partner in `wanted`, each divided by the partner's largest magnitude; infinite for NaN. Raises TypeError for tensors that are not float64, and ValueError for other shapes."
     pairs = list(zip(_tensors(found), _tensors(wanted), strict=True))
     if half := [t.dtype for pair in pairs for t in pair if t.dtype != torch.float64]:
         raise TypeError(f"errors are measured in float64, and the map returned {half[0]}: call it with a `.double()` model")
@@ -198,7 +198,7 @@ def equivariance_error(
     trials: int = 4,  # pairs of permutations to try: one that leaves no neuron in its place, one drawn uniformly
     generator: torch.Generator | None = None,
 ) -> float:
-    "The largest relative difference between f(P theta) and P f(theta), float64, over weights and biases (or nodes and edges)."
+    "The largest relative difference between f(P theta) and P f(theta), float64, over weights and biases (or nodes and edges). Raises TypeError and ValueError as `relative_error` does, and ValueError for fewer than one trial."
     return _measure(fn, inr, permute, trials, generator)
 
 # %% ../nbs/01_symmetry.ipynb #9be3ec7f
@@ -209,7 +209,7 @@ def invariance_error(
     trials: int = 4,  # pairs of permutations to try, as for `equivariance_error`
     generator: torch.Generator | None = None,
 ) -> float:
-    "The largest relative difference between f(P theta) and f(theta), float64."
+    "The largest relative difference between f(P theta) and f(theta), float64. Raises as `equivariance_error` does."
     return _measure(fn, inr, lambda plain, perm: plain, trials, generator)
 
 # %% ../nbs/01_symmetry.ipynb #366ebccb

@@ -50,12 +50,12 @@ def cosine(step: int, steps: int, per_epoch: int) -> float:
 
 
 def branch_epoch(epochs: int) -> int:
-    "How many epochs a run of so many shares with longer ones under wsd: all but the last fifth."
+    "How many epochs a run of so many shares with longer ones under wsd: all but the last fifth, rounded up."
     return epochs - math.ceil(epochs / 5)
 
 
 def wsd(step: int, steps: int, per_epoch: int) -> float:
-    "Linear warm-up over the first epoch, constant, then linear to 0 over the last fifth of the epochs (warm-up, stable, decay; Hu et al. 2024)."
+    "Linear warm-up over the first epoch, constant, then linear to 0 over the last fifth of the epochs, rounded up (warm-up, stable, decay; Hu et al. 2024)."
     decay = steps - branch_epoch(steps // per_epoch) * per_epoch
     return min(1.0, (step + 1) / per_epoch, (steps - step) / decay)
 
@@ -470,7 +470,7 @@ def train(
     """Train `reader` in place and return the state: epoch, seconds, CPU seconds, and one history entry per epoch.
 
     Gradients are clipped to norm 1. Resumes from the newest checkpoint in `folder`; a run killed at any moment
-    and started again gives, on a CPU with as many threads, the same bits as one that never was, and loses a tenth of an epoch at most, or 20 seconds where these are longer. Raises FloatingPointError at the step whose
+    and started again gives, on a CPU with as many threads, the same bits as one that never was, and loses less than a tenth of an epoch and 20 seconds together. Raises FloatingPointError at the step whose
     gradient is not finite; the last checkpoint stays.
     """
     split, validate = split.to(workers.device), validate and validate.to(workers.device)

@@ -171,7 +171,7 @@ def _caveat(this: Run) -> str:
     "What its starts say of other INRs."
     if (init := _recipe(this).get("init")) is None:
         return "Their starts are not known."
-    return f"All came from {STARTS[init]}: of INRs from another start it knows little or nothing{measured_elsewhere(this)}." if init in STARTS else "Each came from a start of its own."
+    return f"All came from {STARTS[init]}: how it does on INRs from other starts {measured_elsewhere(this)}." if init in STARTS else "Each came from a start of its own."
 
 # %% ../../nbs/interchange/hub.ipynb #69a7eded
 CARD = """# {reader} on INRs of {dataset}

@@ -193,8 +193,8 @@ def forward(self: DWSLayer, tensors: Sequence[Float[Tensor, "b *_"]]) -> list[Fl
     found = self.linear(tensors)
     for (j, l, hearing), attend in zip(self.meets, self.attention):
         for k, part in zip(hearing, attend(pool(tensors[j], self.where[j].axes, (l,), self.reduction))):
-            found[k] = found[k] + spread(part, (l,), self.where[k].axes) / len(self.where)
-    return found
+            found[k] = found[k] + spread(part, (l,), self.where[k].axes)
+    return [t / len(self.where) for t in found]
 
 # %% ../../nbs/readers/dws.ipynb #5a8767f0
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def test_a_reader_comes_back_with_its_card(this, inrs, tmp_path):
     assert {p.name for p in place.iterdir()} == {"README.md", "record.json", "model.safetensors"}
     assert torch.equal(pull_reader("me/reader", hub=shared)(test), this.model(test))
     card = (place / "README.md").read_text()
-    for part in ("library_name: inrformer", f"| test accuracy | {this.summary['test_accuracy']:.3f} |", 'pull_reader("me/reader")', "| widths | 2-4-4-1 |", "| steps | 5 |", "All came from one start: of INRs from another start it knows little or nothing"):
+    for part in ("library_name: inrformer", f"| test accuracy | {this.summary['test_accuracy']:.3f} |", 'pull_reader("me/reader")', "| widths | 2-4-4-1 |", "| steps | 5 |", "All came from one start: how it does on INRs from other starts was "):
         assert part in card
     assert str(tmp_path) not in card + (place / "record.json").read_text()
     pull_reader("me/reader", tmp_path / "mine", hub=shared)

@@ -184,7 +184,7 @@ It reads the weights of implicit neural representations and {purpose}.
 
 ## What it knows
 
-It was trained on INRs that were made so, and show their images at {psnr:.1f} dB. Of others it knows nothing. {caveat}
+It was trained on INRs that were made so, and show their images at {psnr:.1f} dB. It has seen no others. {caveat}
 
 | | |
 |---|---|

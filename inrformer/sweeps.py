@@ -68,7 +68,8 @@ def sweep(
     old = [run_id(cfg) for cfg, r in zip(configs, best) if r and r["summary"] and is_stale(r)]
     if old and not again and progress:
         tqdm.write(f"{len(old)} of {len(configs)} records are of other source ({', '.join(old)}): --stale runs them again", file=sys.stderr)
-    join_processes(resolve_device(configs[0].train.device))
+    for cfg in configs[:1]:
+        join_processes(resolve_device(cfg.train.device))
     parts = _of_main(_parts(configs, best, old if again else [], out))
     how = dict(experiment=experiment, out=out, limit=limit, compiled=compiled, progress=progress and jobs == 1)
     with tqdm(total=sum(map(len, parts)), desc=experiment, unit="run", disable=not progress) as bar:

@@ -80,7 +80,7 @@ def sweep(
                 if is_main():
                     write_record(record, experiment, folder)
                 bar.update()
-    agreed(True)
+    failed = _of_main(failed)
     return [failed.get(run_id(cfg), r) for cfg, r in zip(configs, find_records(configs, all_records(folder))) if r]
 
 # %% ../nbs/16_sweeps.ipynb #8e0903ff

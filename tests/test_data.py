@@ -373,7 +373,7 @@ def test_an_index_that_says_otherwise_is_noticed(small):
     pq.write_table(index.set_column(0, "label", pa.array(labels)), folder / "index.parquet")
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(card | dict(index=files.sha256(folder / "index.parquet"))))
-    with pytest.raises(ValueError, match=r"train-00000.safetensors does not hold what index.parquet says \(\['label'\]\)"):
+    with pytest.raises(ValueError, match=r"train-00000.safetensors does not hold what index.parquet says \(label\)"):
         INRDataset(folder)
 
 

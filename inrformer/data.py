@@ -134,7 +134,7 @@ WRITTEN = ("format", "spec", "config", "device", "code", "shard_size", "shards")
 SHARD = re.compile(r"(?:train|val|test|val-other|test-other)-\d{5,}\.safetensors")
 
 
-LEFT = re.compile(rf"\.(?:{SHARD.pattern}|(?:card|build)\.json|build|index\.parquet|README\.md)\.(?:\d+\.tmp|lock|worker)")  # what killed builds leave of these
+LEFT = re.compile(rf"\.{{1,2}}(?:{SHARD.pattern}|(?:card|build)\.json|build|index\.parquet|README\.md)\.(?:worker\.)?(?:\d+\.tmp|lock|worker)")  # what killed builds leave of these
 
 
 def _check_own(folder: Path) -> None:

@@ -556,6 +556,17 @@ def test_what_is_not_ours_is_left_alone(digits, tmp_path):
     assert {".yarn.lock", ".work.tmp"} == {path.name for path in tmp_path.glob(".*")}
 
 
+@pytest.mark.parametrize("left", [
+    ".train-00000.safetensors.17.tmp", ".train-00000.safetensors.lock", ".train-00000.safetensors.worker", "..train-00000.safetensors.worker.17.tmp",
+    ".build.json.17.tmp", ".build.lock", ".card.json.17.tmp", ".card.json.lock", ".index.parquet.17.tmp", ".README.md.17.tmp",
+])
+def test_what_a_killed_build_left_is_removed_by_the_next(small, left):
+    folder, build = small
+    (folder / "card.json").unlink(), (folder / left).write_text("half")
+    build()
+    assert not list(folder.glob(".*"))
+
+
 @pytest.mark.parametrize("change, said", [
     (dict(shards=None), "shards must be an object of checksums"), (dict(shards={"../outside.safetensors": dict(sha256="x")}), "'../outside.safetensors' is no shard of this folder"),
     (dict(shards={"train-00000.safetensors": 5}), "shards must be an object of checksums"), (dict(shard_size=-1), "shard_size must be a whole number, at least 1, not -1"),

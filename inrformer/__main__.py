@@ -93,9 +93,10 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     for name, default, text in (
         ("steps", 200, "Adam steps"), ("lr", 1e-3, "Adam's learning rate"), ("stride", 1, "each step sees every stride-th row and column"),
         ("inits", 10, "starts in the pool"), ("copies", 1, "INRs per training image"), ("seed", 0, "seed of the starts"), ("shard-size", 1024, "INRs per file"),
-        ("val-parts", Data().val_parts, "parts of the training images, one of which validates"), ("val-part", Data().val_part, "which of them"),
     ):
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} (default: {default})")
+    for name, default, text in (("val-parts", Data().val_parts, "with --test-init other: parts of the training images, one of which validates"), ("val-part", Data().val_part, "with --test-init other: which of them")):
+        parser.add_argument(f"--{name}", type=int, help=f"{text} (default: {default})")
     parser.add_argument("--penalty", type=float, help="weight of a penalty that the kind has, as mfn of frequencies that pixels cannot show (default: none)")
     parser.add_argument("--init", choices=INIT_POLICIES, default="shared", help="where INRs start (default: shared)")
     parser.add_argument("--test-init", choices=("same", "other"), default="same", help="other: images that validate and test also from starts that training never saw")
@@ -111,10 +112,14 @@ def fit_command(options: dict[str, Any]) -> None:
 
     What is there is not fitted again: a worker that was stopped goes on.
     """
-    source, folder, text, shard, parts, val_part = options["source"], *(options.pop(name) for name in ("folder", "spec", "shard", "val_parts", "val_part"))
+    source, folder, text, shard = options["source"], *(options.pop(name) for name in ("folder", "spec", "shard"))
+    validating = {name: value for name in ("val_parts", "val_part") if (value := options.pop(name)) is not None}
+    if validating and options["test_init"] != "other":
+        raise ValueError(f"{' and '.join(validating)} say which images are fitted from other starts too, and mean nothing without --test-init other: the images that validate are chosen when a reader is trained, as in val_parts=5")
     spec, part, images = parse_spec(text), parse_part(shard), images_of(options)
     check_folders(source, images[0].classes)
-    val_ids = held_out(images[0].ids, parts=parts, part=val_part).tolist() if options["test_init"] == "other" else None
+    chosen = Data(**validating)
+    val_ids = held_out(images[0].ids, parts=chosen.val_parts, part=chosen.val_part).tolist() if options["test_init"] == "other" else None
     built = build_dataset(folder, *images, spec, **options, val_ids=val_ids, part=part, progress=True)
     if built is None and part[0] > (shards := count_shards(folder)):
         say(f"part {shard} is empty: there are only {shards} shards; a smaller --shard-size makes more")
@@ -173,7 +178,8 @@ def zoo_command(options: dict[str, Any]) -> None:
 
     A folder that holds the same zoo is left as it is.
     """
-    images, hidden = images_of(options), options.pop("hidden")
+    source, images, hidden = options["source"], images_of(options), options.pop("hidden")
+    check_folders(source, images[0].classes)
     spec = parse_spec(f"{images[0].images[0].numel()}-{hidden}-{len(images[0].classes)},kind=perceptron")
     sizes, *bounds = (tuple(options.pop(name)) for name in ("classifiers", "steps", "rates", "shares"))
     say(str(build_zoo(options["folder"], *images, spec, sizes, **dict(zip(("steps", "rates", "shares"), bounds)), seed=options["seed"])))
@@ -378,6 +384,10 @@ def main(arguments: list[str] | None = None) -> None:
             COMMANDS[name][1](options)
     except (ValueError, TypeError, OSError, MemoryError, ArithmeticError, Refused) as error:
         parser.exit(2, f"{parser.prog} {name}: error: {relative(str(error)) or type(error).__name__}\n")
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        parser.exit(2, f"{parser.prog} {name}: error: memory does not suffice: use a smaller reader, or a smaller batch_size\n")
     except ModuleNotFoundError as error:
         parser.exit(2, f"{parser.prog} {name}: error: " + (f"{error.name} is not installed: pip install '.[lab]'" if error.name else str(error)) + "\n")
     except KeyboardInterrupt:

@@ -52,7 +52,9 @@ def recipe_of(this: Run) -> dict[str, Any]:
 
 
 def image_shape_of(this: Run) -> tuple[int, int, int]:
-    "Height, width and channels of the images of a run. Raises ValueError when they are not known."
+    "Height, width and channels of the images of a finished run whose reader classifies. Raises ValueError for another, and when they are not known."
+    if this.summary is None or this.config.objective != "classify":
+        raise ValueError(f"{this.folder.name} is no finished run of a reader that classifies")
     if not (shape := this.summary.get("image_shape") or this.dataset.card.get("image_shape")):
         raise ValueError(f"how large the images of {this.folder.name} were is not known: fit INRs yourself, and give them to the reader, run.model(inr)")
     return tuple(shape)
@@ -87,8 +89,6 @@ def answer(
     device: str | None = None,  # where they are fitted: the GPU where there is one, unless given
 ) -> Answers:
     "Fit images as the run's INRs were fitted, and read them. Raises ValueError for a run that is unfinished, is of another objective, or does not know how its INRs were fitted."
-    if this.summary is None or not this.model.classes:
-        raise ValueError(f"{this.folder.name} is no finished run of a reader that classifies")
     if (given := tuple(images.shape[1:])) != (wanted := image_shape_of(this)):
         raise ValueError(f"the images of {this.folder.name} are {wanted} (height, width, channels), and these {given}: load_picture brings one to that form")
     nothing = torch.zeros(len(images), dtype=torch.int64)

@@ -94,8 +94,8 @@ def _check_disjoint(train: list, test: list, what: str, advice: str, sides: tupl
 
 
 def check_apart(values: Mapping[str, list], what: str) -> None:
-    "Raise ValueError when something, an id, pixels or an INR, stands in two of the splits train, val and test."
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+    "Raise ValueError when something, an id, pixels or an INR, stands in two of the splits train, val and test, or in train or val and in test-other."
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test"), ("train", "test-other"), ("val", "test-other")):
         _check_disjoint(values.get(a, []), values.get(b, []), what, "no image may be on both sides", (a, b))
 
 # %% ../nbs/07_data.ipynb #c29bf9f9

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS',
-           'NO_BLOCKS', 'PAPER', 'SLOW_SINES', 'NOT_CANONICAL', 'ON_NEW_IMAGES', 'DIGITS', 'OTHER_INRS', 'CHOICES',
-           'MATCHED', 'WITHOUT_CROP', 'AS_FITTED', 'AUTHORS', 'ONE_NEURON', 'EDITORS', 'POOLED', 'GRAPH_ALONE',
-           'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'MFN_FAST_WAVES', 'MFN_CIFAR10', 'PRETRAINED_ENCODER',
-           'FROZEN_ENCODER', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'SCALEGMN', 'EXPERIMENTS', 'TITLES', 'ONE_POINT',
-           'ADAPTERS', 'REGRESSORS', 'ZOOS', 'with_seeds', 'depths', 'as_long', 'reader_and_choices', 'plain_reader',
-           'for_fifteen_minutes', 'as_long_as_others', 'protocols_of', 'experiment', 'no_blocks_as_long']
+           'NO_BLOCKS', 'PAPER', 'GRAPH_ALONE', 'OF_THE_PAPER', 'SLOW_SINES', 'NOT_CANONICAL', 'ON_NEW_IMAGES',
+           'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'WITHOUT_CROP', 'AS_FITTED', 'AUTHORS', 'ONE_NEURON',
+           'EDITORS', 'POOLED', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'MFN_FAST_WAVES', 'MFN_CIFAR10',
+           'PRETRAINED_ENCODER', 'FROZEN_ENCODER', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'SCALEGMN', 'EXPERIMENTS',
+           'TITLES', 'ONE_POINT', 'ADAPTERS', 'REGRESSORS', 'ZOOS', 'with_seeds', 'depths', 'as_long',
+           'reader_and_choices', 'plain_reader', 'for_fifteen_minutes', 'as_long_as_others', 'protocols_of',
+           'experiment', 'no_blocks_as_long']
 
 # %% ../nbs/15b_experiments.ipynb #e9b00003
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ import pandas as pd
 
 from .config import PROTOCOLS, config_from, run_id, sections
 from .objectives.adapt import DOMAINS
-from .records import Record, effects, plain_name, results, row_name
+from .records import Record, counted, effects, plain_name, row_name, times_as_long
 
 # %% ../nbs/15b_experiments.ipynb #120edeca
 Row = dict[str, Any]  # flat fields of one config; what it leaves out follows the protocol, and `start_from` may be another row, of which `experiment` makes its id
@@ -58,13 +59,15 @@ COSTS: dict[str, dict[int, float]] = {  # of a step at each depth, in steps at d
 }
 NO_BLOCKS: dict[str, float] = {"digits": 0.44, "mnist-shared": COSTS["mnist-small"][0], "mnist-field": 0.33, "cifar10-full": 0.18}  # what a step costs without them elsewhere, by CPU seconds on record
 PAPER: Row = dict(model="paper")
+GRAPH_ALONE: Row = dict(edit_from_input=False)  # what is edited to show the crop
+OF_THE_PAPER: list[Row] = [dict(fold="max"), dict(edge_identity=False), dict(shared_fold=True), dict(carry=False), dict(raw_scalar=False), dict(max_frequency=10.0)]  # what else the paper's architecture has otherwise, one thing at a time
 SLOW_SINES: Row = PAPER | dict(max_frequency=2.0)  # of weights in units of their scale: about as fast as the paper's are of weights as they are
 NOT_CANONICAL: list[Row] = [dict(canonical=False), dict(reader="deepsets", canonical=False)]  # signs and phases as they were fitted
 ON_NEW_IMAGES: list[Row] = [dict(), dict(depth=0), dict(head="pool"), dict(reader="deepsets"), dict(reader="probe"), dict(reader="pixels", mlp=256)]  # readers that are asked about test images which no choice saw
 DIGITS: Row = PROTOCOLS["digits"].chosen | PROTOCOLS["digits"].readers["inrformer"]
 OTHER_INRS: list[Row] = [*(dict(omega=omega) for omega in (4.0, 16.0, 30.0)), *(dict(fit_steps=int(DIGITS["fit_steps"] * times)) for times in (0.5, 2, 4))]
 CHOICES: list[Row] = [
-    dict(), dict(fold="max"), dict(edge_identity=False), dict(shared_fold=True), dict(carry=False), dict(edit_from_input=False), dict(head="start"), dict(head="pool"), dict(head="both"), dict(raw_scalar=False), dict(max_frequency=10.0),
+    dict(), *OF_THE_PAPER, GRAPH_ALONE, *HEADS[1:],
     *(dict(features=k) for k in (4, 16, 256)), *(dict(outputs=c) for c in (4, 64)), dict(weight_noise=0.0), dict(augment="shift"), dict(canonical=True),
     dict(init="pool"), dict(init="independent"), dict(init="independent", copies=3, epochs=DIGITS["epochs"] // 3),
     dict(aux=False), dict(aux=False, hint=16), *(inrs | row for row in (dict(), dict(depth=0), dict(reader="deepsets"), dict(reader="probe")) for inrs in OTHER_INRS),
@@ -80,7 +83,7 @@ MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, 
     (dict(reader="nfn_hnp", frequency_std=0.2), dict(epochs=91, lr=1e-2)),
     (dict(reader="nft"), dict(epochs=10, lr=4e-3)),
     (dict(reader="inr2array"), dict(epochs=12, lr=2e-3, optimizer="muon")),
-    (dict(reader="ng_gnn"), dict(epochs=10, lr=4e-3)),
+    (dict(reader="ng_gnn"), dict(epochs=10, lr=1e-3)),
     (dict(reader="ng_transformer"), dict(epochs=5, lr=4e-3)),
     (dict(reader="ng_transformer", probes=64), dict(epochs=5, lr=1e-3)),
     (dict(reader="scalegmn"), dict(epochs=16, lr=2e-3, optimizer="muon")),
@@ -116,7 +119,6 @@ EDITORS: list[Row] = [
     dict(reader="scalegmn", bidirectional=True, dim=28), dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align"), ONE_NEURON,
 ]
 POOLED: Row = dict(head="pool", carry=False)  # vectors that nothing was carried to along weights
-GRAPH_ALONE: Row = dict(edit_from_input=False)  # what is edited to show the crop
 INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=6)
 STILL: Row = dict(objective="contrast", weight_noise=0.0, augment="none", view_noise=0.0)  # of the first view and of the second
 VIEWS: dict[str, Row] = {  # both views of a pair: what the loop does to the first, and the objective to the second
@@ -193,7 +195,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
     "refits": [
         *(common | dict(fit_seed=fit, seed=0) | row for common, fits in ((dict(protocol="digits"), 5), (INDEPENDENT | dict(epochs=8), 2)) for fit in range(1, fits + 1) for row in (dict(), dict(depth=0), dict(reader="deepsets"))),
     ],
-    "crop": with_seeds([GRAPH_ALONE | row for row in (dict(), dict(copies=3, epochs=16), dict(copies=1, epochs=48), dict(head="pool"), dict(edge_step=False))], 2, **INDEPENDENT | dict(epochs=8)),
+    "crop": with_seeds([GRAPH_ALONE | row for row in (dict(), dict(copies=3, epochs=16), dict(copies=1, epochs=48), dict(head="pool"), dict(edge_step=False))], 2, **INDEPENDENT | dict(epochs=8)) + with_seeds([GRAPH_ALONE | row for row in OF_THE_PAPER], 1, **INDEPENDENT | dict(epochs=8)),
     "choices": with_seeds(CHOICES, 3, protocol="digits"),
     "edit": with_seeds([*(row | dict(change="dilate") for row in EDITORS), *(dict(change=name) for name in ("erode", "blur", "contrast", "rotate"))], 3, protocol="digits", objective="edit"),
     "readers": [
@@ -265,8 +267,8 @@ def no_blocks_as_long(
     name: str,  # of an experiment
     there: list[Record],  # on its images
 ) -> pd.DataFrame:
-    "What `effects` says of INRFormer without blocks, trained for as much time as with them, on an experiment's INRs, and how many times as much time INRFormer took after all; no line where it is not asked, or not on record."
+    "What `effects` says of INRFormer without blocks, trained for as much time as with them, on an experiment's INRs, and how many times as much time INRFormer took after all, where both were timed alike; no line where it is not asked, or not on record."
     _, rows = experiment("depth", name) if name in protocols_of("depth") else experiment(name)
     longer = {row_name(row, rows[0]) for row in rows if row.get("depth") == 0 and row.get("epochs") != rows[0].get("epochs")}
-    seconds = results(rows, there, ("thread_seconds",)).set_index("row")["thread_seconds (mean)"]
-    return effects(rows, there).assign(time=lambda lines: seconds["baseline"] / lines["row"].map(seconds)).dropna(subset="effect").query("row in @longer")
+    lines, runs = effects(rows, there).dropna(subset="effect").query("row in @longer"), counted(rows, there)
+    return lines.assign(time=[times_as_long(runs, "baseline", row) for row in lines["row"]])

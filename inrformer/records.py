@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Record', 'RIVALS', 'WORDS', 'PHRASES', 'LEVEL', 'ASKED_FIRST', 'IMAGES_ALONE', 'records_folder', 'record_of',
            'write_record', 'records', 'is_stale', 'find_records', 'check_images', 'thread_seconds', 'split_scores',
-           'rivals', 'table', 'row_name', 'by_row', 'runs_of', 'plain_name', 'sees_pictures', 'counted', 'results',
-           'spread', 'of_seeds', 'remarks', 'by_images', 'of_most_images', 'Paired', 'right', 'measure', 'paired',
-           'unseen', 'variance_of_seeds', 'variance_of_images', 'holm', 'judged', 'in_points', 'turned', 'interval',
-           'verdict', 'effects']
+           'rivals', 'table', 'row_name', 'by_row', 'runs_of', 'plain_name', 'sees_pictures', 'counted',
+           'times_as_long', 'results', 'spread', 'of_seeds', 'remarks', 'by_images', 'of_most_images', 'Paired',
+           'right', 'measure', 'paired', 'unseen', 'variance_of_seeds', 'variance_of_images', 'holm', 'judged',
+           'in_points', 'turned', 'interval', 'verdict', 'effects']
 
 # %% ../nbs/15_records.ipynb #ad0c463b
 import json
@@ -26,7 +26,7 @@ import pandas as pd
 from scipy.stats import t
 
 from .config import IMAGE_FIELDS, PROTOCOLS, UNSAID, RunConfig, config_from, flat, identity, field_types, run_id
-from .files import json_text, lock, read_json, read_line, read_lines, replaced, shown
+from .files import clear, json_text, lock, read_json, read_line, read_lines, replaced, shown
 from .objective import OBJECTIVES
 from .reader import READERS
 from .runs import LEARNED, Run, differing, images_named, project_root, source_digest
@@ -94,6 +94,7 @@ def write_record(record: Record, experiment: str, folder: str | Path | None = No
             raise ValueError(f"{shown(path)} has the run {record['run_id']} on other images of the same name: rename your files, or remove its line")
         old = [i for i, r in same.items() if not (r.get("summary") and not record.get("summary"))]
         kept = b"".join(line for i, line in enumerate(lines) if i not in old)
+        clear(path)
         with replaced(path) as temporary:
             temporary.write_bytes(kept + b"\n" * (kept[-1:] not in (b"", b"\n")) + line.encode() + b"\n")
     return path
@@ -215,7 +216,7 @@ def _alike(record: Record, other: Record) -> bool:
     "Are both of one seed, on the same INRs and splits, and is the other a rival?"
     a, b = (r["config"] for r in (record, other))
     splits = [(r["inrs"]["recipe"], c["inputs"], c["objective"], c["task"] | dict(aux=None), c["train"]["seed"]) for r, c in ((record, a), (other, b))]  # the crop, aux, is INRFormer's own
-    return splits[0] == splits[1] and (a["reader"] != b["reader"] or _changed(a, b) <= {"depth", "head"})
+    return splits[0] == splits[1] and (a["reader"] != b["reader"] or {"epochs"} != _changed(a, b) <= {"depth", "head", "epochs"})
 
 
 def _changed(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
@@ -469,6 +470,18 @@ def _counted(runs: pd.DataFrame) -> pd.DataFrame:
 def _kept(there: Iterable[Record | None]) -> list[Record]:
     done = [r for r in there if r and r["summary"]]
     return [r for r in done if r["summary"]["protocol"] != "custom"] or done
+
+# %% ../nbs/15_records.ipynb #t1me5a02
+def times_as_long(
+    runs: pd.DataFrame,  # of `counted`
+    row: str,
+    than: str,  # another row
+) -> str:
+    "How many times as long a row's training took as another's, over the seeds of which both were timed alike, or that there is none."
+    timed = [{(line.seed, line.record["env"]["device"], line.record["env"].get("compiled", False)): thread_seconds(line.record) for line in runs[runs["row"] == name].itertuples()} for name in (row, than)]
+    both = sorted(timed[0].keys() & timed[1].keys())
+    return "× {:.2g}".format(sum(map(timed[0].get, both)) / sum(map(timed[1].get, both))) if both else "not timed alike"
+
 
 # %% ../nbs/15_records.ipynb #49f2f57b
 def results(

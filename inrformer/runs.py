@@ -33,7 +33,7 @@ from filelock import Timeout
 from . import __version__
 from .config import RunConfig, config_from, flat, from_json, identity, protocol_kept, run_id
 from .data import INRDataset, fit_dataset, read_card
-from .files import json_digest, lock, read_json, read_lines, remove, sha256, shown, write_json, write_text
+from .files import clear, json_digest, lock, read_json, read_lines, remove, sha256, shown, write_json, write_text
 from .images import Images, place_of, source_name
 from .inr import KINDS, INRSpec, Statistics
 from .objective import OBJECTIVES, Objective
@@ -535,11 +535,14 @@ class Trunk:
 
     def leave(self, this: Run) -> None:
         "Keep the checkpoint at which the run branches off, once it is there."
-        path = this.folder / _after(self.epoch)
-        if path.is_dir() and not (self.folder / path.name).is_dir():
+        path, kept = this.folder / _after(self.epoch), self.folder / _after(self.epoch)
+        if path.is_dir() and not kept.is_dir():
             self.folder.mkdir(exist_ok=True)
-            write_json(self.folder / "compiled.json", _compiled(this, False))
-            copy_checkpoint(path, self.folder, self.about)
+            with lock(kept):
+                clear(kept)
+                if not kept.is_dir():  # a run that branches off at the same epoch may have been first
+                    write_json(self.folder / "compiled.json", _compiled(this, False))
+                    copy_checkpoint(path, self.folder, self.about)
 
 
 def _after(epoch: int) -> str:

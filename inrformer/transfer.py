@@ -55,13 +55,15 @@ def at_widths(
 
     Of the latter, how many images are read right here and not on record (`won`), and the other way round (`lost`). Raises ValueError as `transferred` does, and for a run whose images are not known.
     """
+    if isinstance(hidden, str):
+        raise TypeError(f"hidden is a list of widths, as in [{hidden!r}]")
     if this.images is None:
         raise ValueError(f"{this.folder.name} was given its INRs, and its images are not known: they cannot be fitted at other widths")
     images, known, known_spec, rows = this.images[1], right(record_of(this)), this.model.spec, []
     for text in hidden:
         spec = replace(known_spec, widths=(known_spec.widths[0], *hidden_widths(text), known_spec.widths[-1]))
-        fitted = fit(images.images, spec, ids=images.ids.tolist(), device=device, **recipe_of(this))
         plain = transferred(this.model, spec)
+        fitted = fit(images.images, spec, ids=images.ids.tolist(), device=device, **recipe_of(this))
         theirs = transferred(this.model, spec, Statistics.of(fitted.inr, plain.prepare))
         own, read = (_right(reader, fitted.inr, images) for reader in (plain, theirs))
         found = dict(accuracy=own.mean(), accuracy_their_statistics=read.mean(), won=int((read > known).sum()), lost=int((read < known).sum()))

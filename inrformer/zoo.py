@@ -141,7 +141,7 @@ def build_zoo(
     if shares[1] > len(training):
         raise ValueError(f"shares go up to {shares[1]} images, and there are {len(training)} that train: choose an upper bound of at most that")
     origin = f"classifiers of {training.name}: steps {steps}, rates {rates}, shares {shares}, batch {batch}, seed {seed}"
-    if (Path(folder).expanduser() / "card.json").exists() and (there := read_card(folder)["origin"]) != origin:
+    if (Path(folder).expanduser() / "card.json").exists() and (there := read_card(folder).get("origin", "INRs that were fitted")) != origin:
         raise ValueError(f"{shown(folder)} holds another data set, {there}: choose another folder")
     recipes = draw_recipes(sum(sizes), steps=steps, rates=rates, shares=shares, seed=seed)
     begun = time.perf_counter()

@@ -50,7 +50,7 @@ def made(home: Path) -> dict[str, tuple[Path, callable]]:
         return "".join(map(str, (INRDataset(home / "kept-4711").split(name).inr.flat().tolist() for name in ("train", "test"))))
 
     return {
-        "inrs.safetensors": (home / "inrs.safetensors", lambda: load_inr(home / "inrs.safetensors").flat().shape), "reader.safetensors": (home / "reader.safetensors", lambda: type(load_reader(home / "reader.safetensors"))),
+        "inrs.safetensors": (home / "inrs.safetensors", lambda: load_inr(home / "inrs.safetensors").flat().shape), "reader.safetensors": (home / "reader.safetensors", lambda: [tuple(t.shape) for t in load_reader(home / "reader.safetensors").state_dict().values()]),
         "state": (state, lambda: load_state_dicts([state], "nfn").flat().shape), "table": (home / "x-train.parquet", lambda: (load_images(str(home / "x-{split}.parquet"), "train").images.shape == table.images.shape)),
         "card": (home / "kept-4711" / "card.json", in_set), "index": (home / "kept-4711" / "index.parquet", in_set), "shard": (home / "kept-4711" / "train-00000.safetensors", in_set),
     }

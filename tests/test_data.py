@@ -21,7 +21,7 @@ from huggingface_hub import DatasetCard
 
 from inrformer import __main__ as command_line
 from inrformer import data, files
-from inrformer.data import SHARDS, Fit, INRDataset, build_dataset, count_shards, data_card, fit_dataset, parse_spec, read_card, store_dataset
+from inrformer.data import SHARDS, Fit, INRDataset, build_dataset, check_apart, count_shards, data_card, fit_dataset, parse_spec, read_card, store_dataset
 from inrformer.files import lock
 from inrformer.fitting import code_path
 from inrformer.images import Data, Images, load_images
@@ -141,10 +141,10 @@ def logged(build, shard, *rest):
     write(build, shard, *rest)
 
 data.Build.write = logged
+train, test = load_images("digits", "train", 60), load_images("digits", "test", 12)
 Path(sys.argv[2] + str(os.getpid())).touch()
 while len(list(Path(sys.argv[2]).parent.glob("log*"))) < int(sys.argv[3]):
     time.sleep(0.001)
-train, test = load_images("digits", "train", 60), load_images("digits", "test", 12)
 data.build_dataset(sys.argv[1], train, test, data.INRSpec(widths=(2, 12, 12, 1), omega=8.0), **%r)
 """
 
@@ -545,6 +545,14 @@ def test_a_card_may_name_its_shards_in_any_order(unkilled, tmp_path):
         order, other = (part.split(name).psnr.argsort() for part in (unkilled, again))
         mine, theirs = unkilled.split(name), again.split(name)
         assert torch.equal(mine.inr.flat()[order], theirs.inr.flat()[other]) and torch.equal(mine.labels[order], theirs.labels[other])
+
+
+def test_inrs_of_other_starts_are_of_no_image_that_trains():
+    values = {"train": [1, 2], "val": [3], "test": [4], "test-other": [4], "val-other": [3]}
+    check_apart(values, "ids")
+    for name, images in (("train", "train"), ("val", "val")):
+        with pytest.raises(ValueError, match=f"1 test-other images have the ids of {images} images"):
+            check_apart(values | {"test-other": values[name][:1]}, "ids")
 
 
 def test_what_is_not_ours_is_left_alone(digits, tmp_path):

@@ -23,13 +23,14 @@ from inrformer.records import records
 from inrformer.runs import run
 from inrformer.sweeps import sweep
 
-ROW = dict(n_train=12, n_test=6, hidden="4", fit_steps=2, reader="deepsets", pair_dim=4, epochs=2, batch_size=4, val_parts=2, device="cpu")
+ROW = dict(n_train=12, n_test=6, hidden="4", fit_steps=2, reader="deepsets", pair_dim=4, epochs=2, batch_size=4, val_parts=2, schedule="wsd", device="cpu")
 OPERATIONS = ((os, "replace"), (os, "fsync"), (Path, "write_bytes"), (Path, "write_text"), (Path, "mkdir"), (Path, "unlink"))
 
 
 def swept(home: Path) -> list[dict]:
-    os.environ["INRFORMER_CACHE"] = str(home / "cache")
-    return sweep([ROW], "tiny", out=home / "runs", folder=home / "records")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("INRFORMER_CACHE", str(home / "cache"))
+        return sweep([ROW], "tiny", out=home / "runs", folder=home / "records")
 
 
 def model(home: Path) -> dict[str, torch.Tensor]:
@@ -90,9 +91,12 @@ def after_a_loss_of_power(home: Path, n: int) -> int:
     "How a process ended that swept until the power went at the n-th operation."
     child = os.fork()
     if not child:
-        with Disk(n, True).under():
-            swept(home)
-        os._exit(0)
+        try:
+            with Disk(n, True).under():
+                swept(home)
+            os._exit(0)
+        finally:
+            os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -102,7 +106,7 @@ def check(home: Path, reference: Path) -> None:
     assert record["answers"] == wanted["answers"] and record["inrs"] == wanted["inrs"] and record["summary"]["test_accuracy"] == wanted["summary"]["test_accuracy"]
     assert [{k: v for k, v in entry.items()} for entry in record["history"]] == wanted["history"] and len(records(folder=home / "records")) == 1
     assert all(torch.equal(t, model(reference)[name]) for name, t in model(home).items())
-    assert not [path for path in (home / "runs").rglob(".*.tmp")]
+    assert not [path for part in ("runs", "records", "cache/inrs") for path in (home / part).rglob(".*.tmp")]
 
 
 def trial(n: int, power: bool, reference: Path, home: Path) -> None:

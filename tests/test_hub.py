@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import HfApi
 
 from inrformer.data import INRDataset, build_dataset
+from inrformer.files import write_json
 from inrformer.images import load_images
 from inrformer.inr import INRSpec
 from inrformer.interchange.hub import OF_A_DATASET, OF_A_READER, FolderHub, pull_dataset, pull_reader, push_dataset, push_reader, reader_card
@@ -105,7 +106,7 @@ def test_a_reader_comes_back_with_its_card(this, inrs, tmp_path):
     card = (place / "README.md").read_text()
     for part in ("library_name: inrformer", f"| test accuracy | {this.summary['test_accuracy']:.3f} |", 'pull_reader("me/reader")', "| widths | 2-4-4-1 |", "| steps | 5 |", "All came from one start: how it does on INRs from other starts was "):
         assert part in card
-    assert str(tmp_path) not in card + (place / "record.json").read_text()
+    assert str(tmp_path) not in card + (place / "record.json").read_text() and f"made so, and show their images at {this.summary['psnr']:.1f} dB." in card
     pull_reader("me/reader", tmp_path / "mine", hub=shared)
     with pytest.raises(ValueError, match="holds something else: name a folder of its own for me/reader"):
         pull_reader("me/reader", this.folder, hub=shared)
@@ -117,6 +118,8 @@ def test_a_reader_comes_back_with_its_card(this, inrs, tmp_path):
     with pytest.raises(ValueError, match="me/reader: its model.safetensors is not what its record says"):
         pull_reader("me/reader", tmp_path / "mine", hub=shared)
     assert torch.equal(load_reader(tmp_path / "mine" / "model.safetensors")(test), this.model(test)), "what was there stays"
+    write_json(this.folder / "summary.json", this.summary | dict(psnr=None))
+    assert "that were made so. It has seen" in reader_card(open_run(this.folder)), "networks that show no image"
     (this.folder / "summary.json").unlink()
     with pytest.raises(ValueError, match="is unfinished: a reader is given away with what it reached"):
         reader_card(this)

@@ -288,7 +288,7 @@ def flat_colour(mode: str = "RGB") -> Image.Image:
     ("a.png", lambda path: flat_colour().save(path, transparency=(255, 0, 0)), "seen through"), ("a.png", lambda path: flat_colour("L").save(path, transparency=255), "seen through"),
     ("a.gif", lambda path: flat_colour("L").save(path, save_all=True, append_images=[Image.new("L", (4, 4), 9)]), "it is 2 pictures, frames or pages"),
     ("a.tif", lambda path: flat_colour().save(path, save_all=True, append_images=[flat_colour()]), "it is 2 pictures, frames or pages"),
-    ("a.png", lambda path: path.write_bytes(deep_png()), "it has 16 bits per channel"),
+    *(("a.png", lambda path, form=form: path.write_bytes(deep_png(*form)), "it has 16 bits per channel") for form in ((2, 3), (4, 2), (6, 4))),
 ])
 def test_pictures_that_would_be_taken_for_others_are_refused(tmp_path, name, save, said):
     save(tmp_path / name)
@@ -302,12 +302,12 @@ def test_a_cameras_photograph_is_its_first_picture(tmp_path):
     assert Image.open(tmp_path / "a.jpg").n_frames == 2 and load_picture(tmp_path / "a.jpg", (4, 4, 3))[0, ..., 0].min() > 0.9
 
 
-def deep_png() -> bytes:
-    "Two pixels of three channels of 16 bits."
+def deep_png(colour: int, channels: int) -> bytes:
+    "Two pixels of so many channels of 16 bits, of a PNG's colour type."
     def part(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
-    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes((16, 2, 0, 0, 0))) + part(b"IDAT", zlib.compress(bytes(13))) + part(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes((16, colour, 0, 0, 0))) + part(b"IDAT", zlib.compress(bytes(1 + 2 * 2 * channels))) + part(b"IEND", b"")
 
 
 def test_whatever_pillow_opens_is_a_picture_and_a_link_to_nothing_is_named(tmp_path):

@@ -301,6 +301,23 @@ def test_an_omega_for_each_layer_is_absorbed():
     assert (from_state_dict(to_state_dict(plain), "nfn", omega=omegas)(points)[0] - (x @ last[0].T + shift[0])).abs().max() < 1e-12
     with pytest.raises(ValueError, match=r"has 3 hidden layers, and omega=\[30.0, 1.0\] is for 2"):
         from_state_dict(to_state_dict(plain), "nfn", omega=[30.0, 1.0])
+    for none in ([], "30", [30.0, float("nan"), 4.0]):
+        with pytest.raises(ValueError, match="omega must be a positive and finite number, in every layer, not"):
+            from_state_dict(to_state_dict(plain), "nfn", omega=none)
+
+
+def test_files_of_any_iterable_are_checked(tmp_path):
+    good, bad = drawn("nfn", (2, 5, 1), 2)
+    paths = save_state_dicts(INR.cat([good, INR(tuple(t * torch.nan for t in bad.tensors), bad.spec)]), tmp_path)
+    for given in (paths, iter(paths)):
+        with pytest.raises(ValueError, match="00001.pth holds NaN or infinity"):
+            load_state_dicts(given, "nfn")
+
+
+def test_images_of_other_channels_have_no_quality():
+    grey = load_images("digits", "train", 3)
+    with pytest.raises(ValueError, match="INRs of 3 channels cannot show images of 1"):
+        psnr_of_pixels(drawn("nfn", (2, 5, 3), 3), grey, "nfn")
 
 
 def test_files_that_hold_something_else_say_what(tmp_path):

@@ -86,6 +86,29 @@ def test_from_pictures_to_a_class(pets, tmp_path, capsys):
         assert told in capsys.readouterr().err
 
 
+def test_what_would_mean_nothing_or_does_not_fit_is_said_in_a_line(pets, tmp_path, monkeypatch, capsys):
+    fit_it = ("fit", pets, tmp_path / "inrs", "--spec", "2-4-3", "--steps", 1, "--size", 6)
+    assert said(*fit_it, "--val-parts", 5) == 2 and "val_parts say which images are fitted from other starts too, and mean nothing without --test-init other" in capsys.readouterr().err
+    command_line.main(list(map(str, fit_it)))
+    assert said("zoo", pets, tmp_path / "inrs", "--size", 6, "--classifiers", 2, 2, "--shares", 2, 9) == 2 and "inrs holds another data set, INRs that were fitted: choose another folder" in capsys.readouterr().err
+    put(tmp_path / "kept", ".ipynb_checkpoints/0.png", pictures(1, 6, 6)[0]), put(tmp_path / "kept", "cat/0.png", pictures(1, 6, 6, seed=1)[0])
+    assert said("zoo", tmp_path / "kept", tmp_path / "other") == 2 and "has pictures in .ipynb_checkpoints, a folder that a program keeps for itself" in capsys.readouterr().err
+
+    def too_much(options):
+        "Asks for too much."
+        torch.empty(2**60)
+
+    monkeypatch.setitem(command_line.COMMANDS, "last", (command_line.COMMANDS["last"][0], too_much))
+    assert said("last", "--out", tmp_path) == 2 and "memory does not suffice: use a smaller reader" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finished_answers_nothing(pets, tmp_path):
+    this = run(SMALL | dict(dataset=str(pets)), out=tmp_path / "runs", stop=lambda: True)
+    for ask in (lambda: classify(this, [pets / "cat" / "0.png"]), lambda: answer(this, torch.zeros(1, 6, 6, 3))):
+        with pytest.raises(ValueError, match="is no finished run of a reader that classifies"):
+            ask()
+
+
 def test_a_command_that_is_stopped_says_how_it_goes_on(monkeypatch, capsys, tmp_path):
     def command(options):
         "Is stopped."

@@ -13,7 +13,7 @@ from inrformer.config import config_from, flat, from_json, identity, run_id
 from inrformer.files import json_text, write_json, write_lines
 from inrformer.objectives.regress import concordance
 from inrformer.records import (
-    Paired, counted, effects, find_records, holm, is_stale, judged, measure, variance_of_images, variance_of_seeds, paired, record_of, records, results, right, rivals, row_name, runs_of, table, unseen, write_record,
+    Paired, counted, effects, find_records, holm, is_stale, judged, measure, variance_of_images, variance_of_seeds, paired, record_of, records, results, right, rivals, row_name, runs_of, table, thread_seconds, times_as_long, unseen, write_record,
 )
 from inrformer.runs import Run, source_digest
 
@@ -85,11 +85,28 @@ def test_rivals_answer_the_same_question_and_are_named_by_how_they_were_trained(
     def made(row, accuracy):
         return (r := record(dict(protocol="digits") | row, accuracy, **timed)) | dict(env=r["env"] | dict(processes=1))
 
-    rows = [dict(reader="mlp"), dict(reader="mlp", lr=0.03, optimizer="muon"), dict(reader="mlp", epochs=7), dict(reader="mlp", weight_noise=0.5)]
+    rows = [dict(reader="mlp"), dict(reader="mlp", lr=0.03, optimizer="muon"), dict(reader="mlp", epochs=7), dict(reader="mlp", weight_noise=0.5), dict(depth=0), dict(depth=0, epochs=7), dict(epochs=7), dict(dim=32)]
     found = rivals(made({}, 0.9), [made(row, 0.5 + 0.01 * k) for k, row in enumerate(rows)])
-    assert found["row"].tolist() == ["inrformer", "mlp, weight_noise 0.5", "mlp, epochs 7", "mlp, optimizer muon, lr 0.03", "mlp"]
+    assert found["row"].tolist() == ["inrformer", "inrformer, depth 0, epochs 7", "inrformer, depth 0", "mlp, weight_noise 0.5", "mlp, epochs 7", "mlp, optimizer muon, lr 0.03", "mlp"]
     asked = [dict(objective="edit", reader=reader, change=change) for reader, change in (("inrformer", "dilate"), ("dws", "erode"), ("nft", "dilate"))]
     assert rivals(made(asked[0], 0.9), [made(row, 0.5) for row in asked[1:]])["row"].tolist() == ["inrformer", "nft"], "how well another edit is made says nothing of this one"
+
+
+@pytest.mark.parametrize("cpu, wanted", [(60.0, 120), (0.0, 2 * 99 * 4), (None, 2 * 99 * 4)])
+def test_training_costs_the_seconds_of_all_processes_and_without_a_cpu_those_of_all_threads(cpu, wanted):
+    assert thread_seconds(dict(summary=dict(cpu_seconds=cpu, train_seconds=99.0), env=dict(processes=2, threads=4))) == wanted
+
+
+def test_seconds_are_compared_where_both_were_timed_alike():
+    def timed(row, seed, seconds, **env):
+        r = record(dict(protocol="digits", seed=seed) | row, 0.9, cpu_seconds=seconds)
+        return r | dict(env=r["env"] | dict(processes=1) | env)
+
+    rows = [row | dict(protocol="digits", seed=seed) for seed in (0, 1) for row in (dict(), dict(depth=0))]
+    found = [timed(dict(), 0, 60.0), timed(dict(depth=0), 0, 20.0), timed(dict(), 1, 90.0, device="another"), timed(dict(depth=0), 1, 20.0)]
+    assert times_as_long(counted(rows, found), "baseline", "depth 0") == "× 3"
+    assert times_as_long(counted(rows, found[2:]), "baseline", "depth 0") == "not timed alike"
+    assert times_as_long(counted(rows, [found[0], timed(dict(depth=0), 0, 20.0, compiled=True)]), "baseline", "depth 0") == "not timed alike"
 
 
 def test_only_seeds_are_averaged():

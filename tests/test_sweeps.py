@@ -331,6 +331,16 @@ def command(cache, out="DIR", *more, start=BARE):
     return dict(args=words, cwd=cache, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def test_a_process_that_is_gone_is_no_failure_of_the_row(cache, monkeypatch):
+    def gone(*_, **__):
+        raise torch.distributed.DistBackendError("connection closed")
+
+    monkeypatch.setattr(sweeps, "run", gone)
+    with pytest.raises(RuntimeError, match="is gone: start all of them again"):
+        sweep([SMALL], "example", out=cache, folder=cache / "records")
+    assert not (cache / "records").exists()
+
+
 def test_the_command_for_a_bare_machine_is_killed_half_way_and_resumed(cache):
     file = cache / "DIR" / "records" / "table3-cifar10-full.jsonl"
     process = subprocess.Popen(**command(cache))

@@ -303,3 +303,10 @@ def test_a_gpu_that_is_not_there_is_named():
 def test_the_last_batch_waits():
     assert [steps_per_epoch(n, Train(batch_size=8)) for n in (3, 8, 15, 16)] == [1, 1, 1, 2]
     assert [len(batch) for batch, _ in drawn_by(Train(batch_size=10))] == [10, 10]
+
+
+def test_crop_r2_is_one_for_the_crop_and_zero_for_the_mean_of_all(workers, monkeypatch):
+    task = Classify(classes=CLASSES)
+    for draw, wanted in ((lambda there: there, 1), (lambda there: there.mean(dim=0, keepdim=True).expand_as(there), 0)):
+        monkeypatch.setattr(INRFormer, "crop", lambda self, inr, points, draw=draw: draw(inr(points)))
+        assert task.measure(reader_of(task), split_of(8), workers)["crop_r2"] == pytest.approx(wanted, abs=1e-5)

@@ -55,3 +55,8 @@ def test_graphs_have_no_number_for_a_neuron_and_flat_weights_have():
 def test_what_differs_in_more_than_its_width_is_refused(other):
     with pytest.raises(ValueError, match="in more than the width of their hidden layers"):
         transferred(READERS["deepsets"](SPEC), replace(SPEC, **other))
+
+
+def test_widths_are_a_list():
+    with pytest.raises(TypeError, match=r"hidden is a list of widths, as in \['24'\]"):
+        at_widths(None, "24")

@@ -258,6 +258,25 @@ def test_images_of_a_name_that_others_have_are_kept_apart(images, tmp_path, monk
         sweep([row | dict(domain_images=str(tmp_path / "others" / "pets"))], "adapt", out=tmp_path / "runs", folder=tmp_path / "records")
 
 
+def test_classifiers_are_adapted_in_half_precision(zoo, tmp_path):
+    row = dict(data=str(zoo.folder), objective="adapt", reader="dws", dim=2, depth=1, heads=0, epochs=1, batch_size=30, val_parts=4, domain_batch=4)
+    half, whole = (run(row | dict(precision=precision, device="cpu"), out=tmp_path).summary for precision in ("bf16", "fp32"))
+    assert half["test_undone_accuracy"] == pytest.approx(whole["test_undone_accuracy"], abs=0.02)
+
+
+def test_images_that_an_adaptation_is_tried_on_are_not_among_those_that_train(tmp_path):
+    for i, image in enumerate(pictures(40, 8, 8)):
+        put(tmp_path / "pets", f"{('cat', 'dog')[i % 2]}/{i}.png", image)
+    training, testing = (load_images(tmp_path / "pets", split) for split in ("train", "test"))
+    reader = READERS["dws"](INRSpec(widths=(64, 4, 2), kind="perceptron"))
+    task = Adapt(AdaptConfig(domain_images=str(tmp_path / "pets")))
+    for test, said in ((training[:3], "3 test images have the pixels of train images"), (replace(testing, classes=("dog", "cat")), "both need the same, in one order")):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("inrformer.objectives.adapt._plain", lambda config, split, test=test: test if split == "test" else training[-4:] if split == "held" else training[:-4])
+            with pytest.raises(ValueError, match=said):
+                task.attach(reader)
+
+
 def test_a_zoo_is_refused_before_it_is_fitted(images, zoo, monkeypatch):
     monkeypatch.setattr("inrformer.zoo.fit_classifiers", None)
     with pytest.raises(ValueError, match="holds another data set, classifiers of digits: .*: choose another folder"):

@@ -150,7 +150,7 @@ def reader_card(this: Run) -> str:
         reader=this.config.reader, dataset=numbers["dataset"], purpose=f"names what they show: {', '.join(this.model.classes)}" if classifies else f"was trained for the objective `{this.config.objective}`",
         meant="" if classifies else f"{cleandoc(OBJECTIVES[this.config.objective].__doc__)}\n\nMeasures are those of the objective. What it is made with besides the reader, such as a projector or a linear probe on its features, is not in this file.\n\n",
         use=_use(this), caveat=_caveat(this),
-        reached="\n".join(f"| {name} | {value:.3f} |" for name, value in split_scores(numbers).items()), fitted="\n".join(f"| {name} | {value} |" for name, value in fitted.items()), psnr=numbers["psnr"] or float("nan"),
+        reached="\n".join(f"| {name} | {value:.3f} |" for name, value in split_scores(numbers).items()), fitted="\n".join(f"| {name} | {value} |" for name, value in fitted.items()), shown="" if numbers["psnr"] is None else f", and show their images at {numbers['psnr']:.1f} dB",
     )
 
 # %% ../../nbs/interchange/hub.ipynb #d454d8d7
@@ -184,7 +184,7 @@ It reads the weights of implicit neural representations and {purpose}.
 
 ## What it knows
 
-It was trained on INRs that were made so, and show their images at {psnr:.1f} dB. It has seen no others. {caveat}
+It was trained on INRs that were made so{shown}. It has seen no others. {caveat}
 
 | | |
 |---|---|

@@ -63,8 +63,8 @@ def from_state_dict(
 ) -> INR:
     "The INR of a state dict, a batch of one, of coordinates (row, column). Raises ValueError when it is no SIREN of the convention."
     rule, omegas = convention_named(convention), [omega] if isinstance(omega, Real) else list(omega)
-    if not all(0 < one < float("inf") for one in omegas):
-        raise ValueError(f"omega must be positive and finite, in every layer, not {omega}")
+    if not omegas or not all(isinstance(one, Real) and 0 < one < float("inf") for one in omegas):
+        raise ValueError(f"omega must be a positive and finite number, in every layer, not {omega!r}")
     weights, biases = _layers(state, where, convention, names)
     spec = INRSpec(**dict(widths=(weights[0].shape[1], *map(len, biases)), omega=omegas[0]) | rule.spec | fields)
     if spec.kind != "siren":
@@ -121,6 +121,7 @@ def load_state_dicts(
     "The INRs of many files, in their order. Only tensors are loaded, never code. Raises ValueError naming the file that cannot be read or differs."
     if isinstance(paths, (str, Path)):
         raise TypeError(f"paths is a list of files, as in [{str(paths)!r}]")
+    paths = list(paths)
     inrs = [from_state_dict(_load(Path(path).expanduser()), convention, where=shown(path), **fields) for path in paths]
     if not inrs:
         raise ValueError("there are no files to load")
@@ -191,7 +192,8 @@ def save_state_dicts(
     "Write one .pth file for each INR, in order; `load_state_dicts` gives the same bits back when told the spec's other fields. Raises ValueError for a folder with such files."
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{i:05d}.pth" for i in range(len(inr))]
+    digits = max(5, len(str(len(inr) - 1)))  # so that names sort as the INRs do
+    paths = [folder / f"{i:0{digits}d}.pth" for i in range(len(inr))]
     if others := set(folder.glob("*.pth")):
         raise ValueError(f"{shown(folder)} holds {len(others)} .pth files, such as {min(others).name}, which would be replaced, or taken for these INRs: choose another folder")
     for path, one in zip(paths, inr):
@@ -245,12 +247,14 @@ def import_table(
     table = Path(table).expanduser()
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            numbered = [(reader.line_num, row) for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{table} is no table of comma-separated text: {error}") from error
+    rows = [row for _, row in numbered]
     if lacking := {"split", "file", "label"} - set(rows[0] if rows else ()):
         raise ValueError(f"{table} lacks the columns {sorted(lacking)}: needed is a line for each network, of its split (train, test or val), file and label")
-    _check_rows(table, rows)
+    _check_rows(table, numbered)
     parts = {split: [row for row in rows if row["split"] == split] for split in dict.fromkeys(row["split"] for row in rows)}
     classes = _classes_of(table, [row["label"] for row in rows])
     files = {split: [table.parent / row["file"] for row in part] for split, part in parts.items()}
@@ -264,10 +268,10 @@ def _position(label: str, classes: tuple[str, ...]) -> int:
     return classes.index(str(int(label)) if label.isdecimal() else label)
 
 # %% ../../nbs/interchange/state_dicts.ipynb #1ad22808
-def _check_rows(table: Path, rows: list[dict[str, str]]) -> None:
+def _check_rows(table: Path, numbered: list[tuple[int, dict[str, str]]]) -> None:
     "Raise ValueError, naming the table and the line, for a cell that is empty, or is no number where one must be."
-    for line, row in enumerate(rows, 2):
-        if empty := [name for name in ("split", "file", "label", "image") if name in rows[0] and not row[name]]:
+    for line, row in numbered:
+        if empty := [name for name in ("split", "file", "label", "image") if name in row and not row[name]]:
             raise ValueError(f"{table}, line {line}, has no {empty[0]}: every network has one")
         if not row.get("image", "0").isdecimal() or int(row.get("image", "0")) >= 2**63:
             raise ValueError(f"{table}, line {line}, has the image {row['image']!r}: images are told apart by whole numbers below 2⁶³")
@@ -323,6 +327,8 @@ def psnr_of_pixels(inr: INR, images: Images, convention: str) -> Float[Tensor, "
     "The PSNR of imported INRs in dB, on the [-1, 1] range; some at a time, so that memory holds them."
     if len(images) != len(inr):
         raise ValueError(f"{len(inr)} INRs need as many images, not {len(images)}")
+    if images.images.shape[3] != inr.spec.widths[-1]:
+        raise ValueError(f"INRs of {inr.spec.widths[-1]} channels cannot show images of {images.images.shape[3]}: give those that they were fitted to")
     low, high = convention_named(convention).image_range
     sizes = tuple(images.images.shape[1:3])
     coords, chunk = pixel_grid(*sizes).to(inr.dtype), pick_chunk(inr.spec, sizes, inr.device)

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
+from ..data import check_apart
 from ..images import Images, load_images
 from ..inr import INR, stream
 from ..objective import Mapper, Objective, ObjectiveConfig
@@ -32,7 +33,8 @@ from ..zoo import check_classifiers, points_of
 def _rotated(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     "Turned by an eighth, black where nothing is known."
     c, s = math.cos(math.pi / 4), math.sin(math.pi / 4)
-    turn = torch.tensor([[c, -s, 0.0], [s, c, 0.0]]).to(image).expand(len(image), 2, 3)
+    h, w = image.shape[2:]
+    turn = torch.tensor([[c, -s * h / w, 0.0], [s * w / h, c, 0.0]]).to(image).expand(len(image), 2, 3)
     return F.grid_sample(image, F.affine_grid(turn, list(image.shape), align_corners=False), align_corners=False)
 
 
@@ -123,8 +125,12 @@ def validating(self: Adapt) -> Adapt:
 # %% ../../nbs/objectives/adapt.ipynb #44bedd17
 @patch
 def attach(self: Adapt, reader: Reader) -> Reader:
-    "Start at the identity. Raises ValueError for a reader that gives no networks, and for networks that do not classify these images."
-    check_classifiers(self.images("train"), reader.spec)
+    "Start at the identity. Raises ValueError for a reader that gives no networks, for networks that do not classify these images, and for images that test and are among those that train, or of other classes."
+    train, held, test = (_plain(self.config, split) for split in ("train", "held", "test"))
+    check_classifiers(train, reader.spec)
+    if test.classes != train.classes[: len(test.classes)]:
+        raise ValueError(f"{test} are of the classes {', '.join(test.classes)}, and {train} of {', '.join(train.classes)}: both need the same, in one order")
+    check_apart(dict(train=train.fingerprints + held.fingerprints, test=test.fingerprints), "pixels")
     return from_identity(reader)
 
 # %% ../../nbs/objectives/adapt.ipynb #a71d64e7
@@ -159,12 +165,13 @@ def _undoing(config: AdaptConfig) -> tuple[Float[Tensor, "p p"], Float[Tensor, "
 
 @patch
 def undone(self: Adapt, inr: INR) -> INR:
-    "The classifiers behind a linear map of pixels that undoes what it can: the same for all, and exact in the weights that read the pixels."
+    "The classifiers behind a linear map of pixels that undoes what it can: the same for all, and exact in the weights that read the pixels, whatever precision is about."
     matrix, shift = (t.to(inr.tensors[0]) for t in _undoing(self.config))
     named = inr.named
-    for p in inr.spec.matrices:
-        if p.inn == 0:
-            named |= {p.name: inr.named[p.name] @ matrix, p.shift: named[p.shift] + inr.named[p.name] @ shift}
+    with torch.autocast(inr.device.type, enabled=False):
+        for p in inr.spec.matrices:
+            if p.inn == 0:
+                named |= {p.name: inr.named[p.name] @ matrix, p.shift: named[p.shift] + inr.named[p.name] @ shift}
     return INR(tuple(named.values()), inr.spec)
 
 # %% ../../nbs/objectives/adapt.ipynb #6ca75880

@@ -179,11 +179,12 @@ def find_partners(
 @patch
 def outputs(self: Contrast, reader: Reader, split: Split) -> Float[Tensor, "b 2 k"]:
     "Features of each INR and of a changed one, changed in the same way whenever it is asked; without the projector."
-    features = reader.features(split.inr).float()
-    if not self.config.changes:
-        return torch.stack([features, features], dim=1)
-    changed = self.view(reader, split.inr.to("cpu"), split.sizes, torch.Generator().manual_seed(0)).to(split.ids.device)
-    return torch.stack([features, reader.read(changed).float()], dim=1)
+    with torch.autocast(split.ids.device.type, enabled=False):  # as the features that the probe learns from
+        features = reader.features(split.inr).float()
+        if not self.config.changes:
+            return torch.stack([features, features], dim=1)
+        changed = self.view(reader, split.inr.to("cpu"), split.sizes, torch.Generator().manual_seed(0)).to(split.ids.device)
+        return torch.stack([features, reader.read(changed).float()], dim=1)
 
 
 @patch

@@ -64,7 +64,7 @@ def mlp(
 
 # %% ../../nbs/readers/deepsets.ipynb #5e53e24d
 class DeepSets(Reader):
-    """DeepSets (Zaheer et al. 2017, Theorem 2) over pairs of neurons: for each matrix between hidden layers an MLP of every (w_oi, signature_o, signature_i), mean over o, an MLP, mean over i.
+    """DeepSets (Zaheer et al. 2017, Theorem 2) over pairs of neurons: for each matrix between hidden layers an MLP of every (w_oi, signature_o, signature_i), mean over i, an MLP, mean over o.
 
     A hidden layer in no such matrix gives an MLP of its signatures, mean over its neurons. What has no hidden axis enters as it is. Features are a hidden layer of all of these together.
     """
@@ -100,7 +100,7 @@ def read(self: DeepSets, inr: INR) -> Float[Tensor, "b k"]:
     tensors = list(zip(self.spec.layout, self.standard(inr)))
     own = signatures(self.spec, [t for _, t in tensors])
     sets = {f"layer{l}": own[l] for l in self.alone}
-    sets |= {p.name: self.pool(self.pairs[p.name](join(t, own[p.out], own[p.inn]))) for p, t in tensors if p.name in self.pairs}
+    sets |= {p.name: self.pool(self.pairs[p.name](join(t, own[p.out], own[p.inn])).transpose(1, 2)) for p, t in tensors if p.name in self.pairs}
     ends = [t.flatten(1) for p, t in tensors if not hidden_axes(self.spec, p)]
     return self.whole(torch.cat([*(self.pool(net(sets[name])) for name, net in self.neurons.items()), *ends], dim=1))
 

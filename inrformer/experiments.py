@@ -168,9 +168,9 @@ SCALEGMN: list[Row] = [row for row in as_long_as_others() if row.get("reader") =
 
 # %% ../nbs/15b_experiments.ipynb #9f4673e3
 EXPERIMENTS: dict[str, list[Row]] = {
-    "digits": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=64), *as_long({0: NO_BLOCKS["digits"]}, DIGITS["epochs"])], 3, protocol="digits"),
+    "digits": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=88), *as_long({0: NO_BLOCKS["digits"]}, DIGITS["epochs"])], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=20), *DISSECTED, POOLED, GRAPH_ALONE, dict(aux=False), dict(depth=0, aux=False), MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
+    "mnist-small": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=12), *DISSECTED, POOLED, GRAPH_ALONE, dict(aux=False), dict(depth=0, aux=False), MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
     "mnist-shared": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-shared"]}, PROTOCOLS["mnist-small"].chosen["epochs"])], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
     "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-field"]}, PROTOCOLS["mnist-field"].chosen["epochs"])], 3, protocol="mnist-field", dataset="mnist"), *with_seeds([*NOT_CANONICAL, *SCALEGMN], 1, protocol="mnist-field", dataset="mnist")],
     "cifar10-small": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, CIFAR10_PIXELS], 3, protocol="cifar10-small", dataset="cifar10"),

@@ -172,7 +172,7 @@ def _check_whole(image: Image.Image) -> None:
     "Raise ValueError for a file of several pictures, of which one would be taken, and for one of 16 bits per channel, of which half would be."
     if (n := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # a camera's JPEG, whose first picture is the photograph
         raise ValueError(f"it is {n} pictures, frames or pages: save one of them")
-    if any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ())):
+    if image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ())):
         raise ValueError("it has 16 bits per channel: convert it to 8, and look whether it still shows what it did")
 
 

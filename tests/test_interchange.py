@@ -301,7 +301,7 @@ def test_an_omega_for_each_layer_is_absorbed():
     assert (from_state_dict(to_state_dict(plain), "nfn", omega=omegas)(points)[0] - (x @ last[0].T + shift[0])).abs().max() < 1e-12
     with pytest.raises(ValueError, match=r"has 3 hidden layers, and omega=\[30.0, 1.0\] is for 2"):
         from_state_dict(to_state_dict(plain), "nfn", omega=[30.0, 1.0])
-    for none in ([], "30", [30.0, float("nan"), 4.0]):
+    for none in ([], [30.0, float("nan"), 4.0]):
         with pytest.raises(ValueError, match="omega must be a positive and finite number, in every layer, not"):
             from_state_dict(to_state_dict(plain), "nfn", omega=none)
 

@@ -100,7 +100,7 @@ def test_training_costs_the_seconds_of_all_processes_and_without_a_cpu_those_of_
 def test_seconds_are_compared_where_both_were_timed_alike():
     def timed(row, seed, seconds, **env):
         r = record(dict(protocol="digits", seed=seed) | row, 0.9, cpu_seconds=seconds)
-        return r | dict(env=r["env"] | dict(processes=1) | env)
+        return r | dict(env=r["env"] | dict(processes=1, device="one") | env)
 
     rows = [row | dict(protocol="digits", seed=seed) for seed in (0, 1) for row in (dict(), dict(depth=0))]
     found = [timed(dict(), 0, 60.0), timed(dict(depth=0), 0, 20.0), timed(dict(), 1, 90.0, device="another"), timed(dict(depth=0), 1, 20.0)]

@@ -1,13 +1,15 @@
 "A reader on INRs of another width: it runs where no parameter counts neurons, and is refused in words elsewhere."
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from inrformer.config import config_from
 from inrformer.inr import INRSpec, Statistics, init_inr
 from inrformer.reader import READERS, seed_parameters
-from inrformer.runs import run
+from inrformer.runs import Run, run
 from inrformer.symmetry import permute, random_permutation
 from inrformer.transfer import at_widths, transferred
 
@@ -59,4 +61,4 @@ def test_what_differs_in_more_than_its_width_is_refused(other):
 
 def test_widths_are_a_list():
     with pytest.raises(TypeError, match=r"hidden is a list of widths, as in \['24'\]"):
-        at_widths(None, "24")
+        at_widths(Run(Path("somewhere"), config_from({})), "24")

@@ -37,6 +37,12 @@ SMALL = INRSpec(widths=(2, 6, 5, 1), omega=8.0)
 BENCHES = (ShowBench, PermuteBench, EquivarianceBench, ReadersBench, AttentionBench, CropBench)
 
 
+@pytest.fixture(autouse=True)
+def no_runs(tmp_path, monkeypatch):
+    "Whatever has been trained in the project, panels find none of it."
+    monkeypatch.setattr("inrformer.runs.runs_folder", lambda out=None: Path(out or tmp_path / "runs"))
+
+
 def scene_of(spec: INRSpec, name: str = "inrformer", **choices) -> tuple:
     return inr_of(spec), reader_of(spec, name, **choices)
 

@@ -10,7 +10,7 @@ __all__ = ['CONVENTIONS', 'Convention', 'convention_named', 'from_state_dict', '
 import csv
 import operator
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -114,7 +114,7 @@ def _flipped(inr: INR) -> INR:
 
 # %% ../../nbs/interchange/state_dicts.ipynb #e33436fe
 def load_state_dicts(
-    paths: Sequence[str | Path],  # .pth files, one INR each
+    paths: Iterable[str | Path],  # .pth files, one INR each
     convention: str,  # "nfn" or "dws"
     **fields: Any,  # `names` and `omega`, as `from_state_dict` takes them, and fields of INRSpec where this set differs from its convention
 ) -> INR:

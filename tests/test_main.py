@@ -91,7 +91,8 @@ def test_what_would_mean_nothing_or_does_not_fit_is_said_in_a_line(pets, tmp_pat
     assert said(*fit_it, "--val-parts", 5) == 2 and "val_parts say which images are fitted from other starts too, and mean nothing without --test-init other" in capsys.readouterr().err
     command_line.main(list(map(str, fit_it)))
     assert said("zoo", pets, tmp_path / "inrs", "--size", 6, "--classifiers", 2, 2, "--shares", 2, 9) == 2 and "inrs holds another data set, INRs that were fitted: choose another folder" in capsys.readouterr().err
-    put(tmp_path / "kept", ".ipynb_checkpoints/0.png", pictures(1, 6, 6)[0]), put(tmp_path / "kept", "cat/0.png", pictures(1, 6, 6, seed=1)[0])
+    for i, image in enumerate(pictures(20, 6, 6)):
+        put(tmp_path / "kept", f"{('.ipynb_checkpoints', 'cat')[i % 2]}/{i}.png", image)
     assert said("zoo", tmp_path / "kept", tmp_path / "other") == 2 and "has pictures in .ipynb_checkpoints, a folder that a program keeps for itself" in capsys.readouterr().err
 
     def too_much(options):

@@ -127,7 +127,7 @@ def validating(self: Adapt) -> Adapt:
 def attach(self: Adapt, reader: Reader) -> Reader:
     "Start at the identity. Raises ValueError for a reader that gives no networks, for networks that do not classify these images, and for images that test and are among those that train, or of other classes."
     train, held, test = (_plain(self.config, split) for split in ("train", "held", "test"))
-    check_classifiers(train, reader.spec)
+    check_classifiers(self.images("train"), reader.spec)
     if test.classes != train.classes[: len(test.classes)]:
         raise ValueError(f"{test} are of the classes {', '.join(test.classes)}, and {train} of {', '.join(train.classes)}: both need the same, in one order")
     check_apart(dict(train=train.fingerprints + held.fingerprints, test=test.fingerprints), "pixels")

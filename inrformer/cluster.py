@@ -16,7 +16,7 @@ from .data import Fit, build_dataset
 from .experiments import Row
 from .images import Data
 from .records import find_records
-from .sweeps import _check_known, all_records, sweep
+from .sweeps import all_records, check_known, sweep
 
 if TYPE_CHECKING:
     from submitit import Job
@@ -71,7 +71,7 @@ class Cluster:
         """
         configs = [config_from(row) for row in rows]
         known_as, found = dict(zip(map(run_id, configs), rows)), find_records(configs, all_records(places.get("folder")))
-        _check_known(configs, found)
+        check_known(configs, found)
         missing = [row for row, record in zip(rows, found) if not (record and record["summary"])]
 
         def with_first(row: Row) -> list[Row]:

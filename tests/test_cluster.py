@@ -7,6 +7,7 @@ import time
 
 import psutil
 import pytest
+from test_images import pictures, put
 
 from inrformer.cluster import Again, Cluster
 from inrformer.config import config_from, run_id
@@ -14,6 +15,7 @@ from inrformer.data import Fit, INRDataset
 from inrformer.files import read_lines
 from inrformer.images import Data
 from inrformer.records import records
+from inrformer.sweeps import sweep
 
 SMALL = dict(protocol="custom", n_train=30, n_test=6, hidden="4-4", omega=8.0, fit_steps=2, reader="flat", device="cpu", test_init="same", batch_size=2)
 
@@ -53,6 +55,18 @@ def test_a_job_whose_row_starts_from_another_brings_it(here, tmp_path, monkeypat
     assert here.sweep([reader], "example", **places) == [[reader]], "what is not among the rows is nobody's to run"
     third = SMALL | dict(epochs=3, start_from=run_id(config_from(reader)))
     assert here.sweep([encoder, reader, third], "example", **places)[-1] == [encoder, reader, third], "a chain is brought whole"
+
+
+def test_a_record_of_other_images_of_the_same_name_is_not_taken_for_done(here, tmp_path):
+    for place, seed in (("mine", 0), ("others", 1)):
+        for i, image in enumerate(pictures(20, 6, 6, seed=seed)):
+            put(tmp_path / place / "pets", f"{('cat', 'dog')[i % 2]}/{i}.png", image)
+    row = dict(n_train=12, n_test=4, hidden="4", fit_steps=2, reader="deepsets", pair_dim=4, epochs=1, batch_size=4, val_parts=2, device="cpu")
+    places = dict(out=tmp_path / "runs", folder=tmp_path / "records")
+    sweep([row | dict(dataset=str(tmp_path / "mine" / "pets"))], "example", **places)
+    assert here.sweep([row | dict(dataset=str(tmp_path / "mine" / "pets"))], "example", **places) == []
+    with pytest.raises(ValueError, match="is of other images named 'pets'"):
+        here.sweep([row | dict(dataset=str(tmp_path / "others" / "pets"))], "example", **places)
 
 
 def test_parts_of_a_data_set_are_jobs(here, tmp_path):

@@ -401,7 +401,7 @@ ax.set(xlabel="share of a step (%)");
 # ## Thin edges or an even split
 #
 # Most entries of an INR are weights, so most vectors of its graph are edges. `tiny` gives them a quarter of the nodes' width; `even` spends about as many parameters on edges as wide as nodes.
-# Which of them reads INRs better has not been measured on the present model.
+# Which of them reads INRs better has not been measured at this size.
 
 # %%
 sizes = {"demo": dict(name="demo"), "tiny": dict(name="tiny"), "even": dict(name="tiny", dim=108, edge_dim=108), "base": dict(name="base")}

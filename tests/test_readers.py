@@ -65,11 +65,11 @@ def test_deepsets_are_means_over_pairs():
     reader, inr = reader_of("deepsets", pair_dim=6), init_inr(SPEC, 2, generator=seeded()).to(torch.float64)
     w1, b1, w2, b2, w3, b3 = reader.standard(inr)
     for k, found in enumerate(reader.features(inr)):
-        ins = []
-        for i in range(5):
-            pairs = [torch.cat([w2[k, o, i, None], b2[k, o, None], w3[k, :, o], w1[k, i], b1[k, i, None]]) for o in range(4)]
-            ins.append(reader.neurons["W2"](sum(map(reader.pairs["W2"], pairs)) / 4))
-        assert (found - reader.whole(torch.cat([sum(ins) / 5, b3[k]]))).abs().max() < 1e-12
+        outs = []
+        for o in range(4):
+            pairs = [torch.cat([w2[k, o, i, None], b2[k, o, None], w3[k, :, o], w1[k, i], b1[k, i, None]]) for i in range(5)]
+            outs.append(reader.neurons["W2"](sum(map(reader.pairs["W2"], pairs)) / 5))
+        assert (found - reader.whole(torch.cat([sum(outs) / 4, b3[k]]))).abs().max() < 1e-12
 
 
 def test_deepsets_of_one_hidden_layer_are_means_over_neurons():

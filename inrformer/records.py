@@ -480,7 +480,7 @@ def times_as_long(
     "How many times as long a row's training took as another's, over the seeds of which both were timed alike, or that there is none."
     timed = [{(line.seed, line.record["env"]["device"], line.record["env"].get("compiled", False)): thread_seconds(line.record) for line in runs[runs["row"] == name].itertuples()} for name in (row, than)]
     both = sorted(timed[0].keys() & timed[1].keys())
-    return "× {:.2g}".format(sum(map(timed[0].get, both)) / sum(map(timed[1].get, both))) if both else "not timed alike"
+    return "time × {:.2g}".format(sum(map(timed[0].get, both)) / sum(map(timed[1].get, both))) if both else "not timed alike"
 
 
 # %% ../nbs/15_records.ipynb #49f2f57b

@@ -104,7 +104,7 @@ def test_seconds_are_compared_where_both_were_timed_alike():
 
     rows = [row | dict(protocol="digits", seed=seed) for seed in (0, 1) for row in (dict(), dict(depth=0))]
     found = [timed(dict(), 0, 60.0), timed(dict(depth=0), 0, 20.0), timed(dict(), 1, 90.0, device="another"), timed(dict(depth=0), 1, 20.0)]
-    assert times_as_long(counted(rows, found), "baseline", "depth 0") == "× 3"
+    assert times_as_long(counted(rows, found), "baseline", "depth 0") == "time × 3"
     assert times_as_long(counted(rows, found[2:]), "baseline", "depth 0") == "not timed alike"
     assert times_as_long(counted(rows, [found[0], timed(dict(depth=0), 0, 20.0, compiled=True)]), "baseline", "depth 0") == "not timed alike"
 

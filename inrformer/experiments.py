@@ -6,11 +6,11 @@
 __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS', 'FULL', 'LONGER', 'DISSECTED', 'COSTS',
            'NO_BLOCKS', 'PAPER', 'GRAPH_ALONE', 'OF_THE_PAPER', 'SLOW_SINES', 'NOT_CANONICAL', 'ON_NEW_IMAGES',
            'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'WITHOUT_CROP', 'AS_FITTED', 'AUTHORS', 'ONE_NEURON',
-           'EDITORS', 'POOLED', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'MFN_FAST_WAVES', 'MFN_CIFAR10',
-           'PRETRAINED_ENCODER', 'FROZEN_ENCODER', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'SCALEGMN', 'OWN_RATES',
-           'EXPERIMENTS', 'TITLES', 'ONE_POINT', 'ADAPTERS', 'REGRESSORS', 'ZOOS', 'with_seeds', 'depths', 'as_long',
-           'reader_and_choices', 'plain_reader', 'for_fifteen_minutes', 'as_long_as_others', 'protocols_of',
-           'experiment', 'no_blocks_as_long']
+           'EDITORS', 'POOLED', 'SHARED', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'MFN_FAST_WAVES',
+           'MFN_CIFAR10', 'PRETRAINED_ENCODER', 'FROZEN_ENCODER', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'SCALEGMN',
+           'SLOWER', 'PARTS', 'ON_MNIST', 'ON_MNIST_SHARED', 'ON_CIFAR10', 'EXPERIMENTS', 'TITLES', 'ONE_POINT',
+           'ADAPTERS', 'REGRESSORS', 'ZOOS', 'with_seeds', 'depths', 'as_long', 'reader_and_choices', 'plain_reader',
+           'for_fifteen_minutes', 'as_long_as_others', 'protocols_of', 'experiment', 'no_blocks_as_long']
 
 # %% ../nbs/15b_experiments.ipynb #e9b00003
 from collections.abc import Iterable
@@ -119,6 +119,7 @@ EDITORS: list[Row] = [
     dict(reader="scalegmn", bidirectional=True, dim=28), dict(reader="mlp", edits=True), dict(reader="mlp", edits=True, reorder="align"), ONE_NEURON,
 ]
 POOLED: Row = dict(head="pool", carry=False)  # vectors that nothing was carried to along weights
+SHARED: Row = dict(protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125)
 INDEPENDENT: Row = dict(protocol="mnist-small", dataset="mnist", init="independent", copies=6)
 STILL: Row = dict(objective="contrast", weight_noise=0.0, augment="none", view_noise=0.0)  # of the first view and of the second
 VIEWS: dict[str, Row] = {  # both views of a pair: what the loop does to the first, and the objective to the second
@@ -164,37 +165,40 @@ def as_long_as_others() -> list[Row]:
 
 
 SCALEGMN: list[Row] = [row for row in as_long_as_others() if row.get("reader") == "scalegmn" and "bidirectional" not in row]  # the published reader that leads on MNIST
-OWN_RATES: list[Row] = [  # on MNIST, each at the rate that validated best in trials of half as many epochs
-    dict(lr=6e-3), dict(depth=0, lr=1.2e-2), *(row | dict(lr=1.2e-2) for row in as_long({0: COSTS["mnist-small"][0]}, 8)), dict(reader="deepsets", lr=6e-3),
-]
+SLOWER: Row = dict(lr=2e-3)  # a third of the rate of Muon that trials chose
+PARTS: list[Row] = [*DISSECTED, POOLED, GRAPH_ALONE, dict(aux=False), dict(depth=0, aux=False)]
+ON_MNIST: list[Row] = [dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=12), MNIST_PIXELS, *as_long({0: COSTS["mnist-small"][0]}, 8)]
+ON_MNIST_SHARED: list[Row] = [dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-shared"]}, PROTOCOLS["mnist-small"].chosen["epochs"])]
+ON_CIFAR10: list[Row] = [dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, CIFAR10_PIXELS, *as_long({0: COSTS["cifar10-small"][0]}, 5)]
 
 
 # %% ../nbs/15b_experiments.ipynb #9f4673e3
 EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=88), *as_long({0: NO_BLOCKS["digits"]}, DIGITS["epochs"])], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=12), *DISSECTED, POOLED, GRAPH_ALONE, dict(aux=False), dict(depth=0, aux=False), MNIST_PIXELS], 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
-    "mnist-shared": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-shared"]}, PROTOCOLS["mnist-small"].chosen["epochs"])], 3, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
+    "mnist-small": with_seeds(ON_MNIST, 3, **INDEPENDENT | dict(epochs=8)),
+    "mnist-shared": with_seeds(ON_MNIST_SHARED, 3, **SHARED),
     "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-field"]}, PROTOCOLS["mnist-field"].chosen["epochs"])], 3, protocol="mnist-field", dataset="mnist"), *with_seeds([*NOT_CANONICAL, *SCALEGMN], 1, protocol="mnist-field", dataset="mnist")],
-    "cifar10-small": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, CIFAR10_PIXELS], 3, protocol="cifar10-small", dataset="cifar10"),
+    "cifar10-small": with_seeds(ON_CIFAR10, 3, protocol="cifar10-small", dataset="cifar10"),
+    "mnist-small-slower": with_seeds([*ON_MNIST, *PARTS], 3, **INDEPENDENT | SLOWER | dict(epochs=8)),
+    "mnist-shared-slower": with_seeds(ON_MNIST_SHARED, 3, **SHARED | SLOWER),
+    "cifar10-small-slower": with_seeds(ON_CIFAR10, 3, protocol="cifar10-small", dataset="cifar10", **SLOWER),
     "depth": [
-        *with_seeds(depths(COSTS["mnist-small"], 8), 3, protocol="mnist-small", dataset="mnist", init="independent", copies=6, epochs=8),
+        *with_seeds(depths(COSTS["mnist-small"], 8), 3, **INDEPENDENT | SLOWER | dict(epochs=8)),
         *with_seeds(depths(COSTS["cifar10-small"], 5), 3, protocol="cifar10-small", dataset="cifar10"),
-        *with_seeds(depths({0: NO_BLOCKS["cifar10-full"]}, PROTOCOLS["cifar10-full"].chosen["epochs"]), 1, **FULL),
     ],
-    "rates": with_seeds(OWN_RATES, 3, **INDEPENDENT | dict(epochs=8)),
     "table3": [
         *with_seeds(TABLE3, 5, protocol="digits", hint=256, query=64, features=32),
         *with_seeds(TABLE3, 3, protocol="cifar10-small", dataset="cifar10", hint=256, query=64, features=32, epochs=3),
         *with_seeds(TABLE3, 1, **FULL), *(FULL | row | dict(seed=seed) for seed in (1, 2) for row in TABLE3[:3]),
     ],
     "table2": with_seeds([dict(model="tiny"), dict(model="base")], 1, **FULL),
-    "cifar10-full": with_seeds([dict(), *HEADS[:3], SLOW_SINES | dict(dim=128, depth=3), *CONTROLS, CIFAR10_PIXELS], 1, **FULL),
+    "cifar10-full": with_seeds([dict(), *HEADS[:3], SLOW_SINES | dict(dim=128, depth=3), *CONTROLS, CIFAR10_PIXELS, *as_long({0: NO_BLOCKS["cifar10-full"]}, PROTOCOLS["cifar10-full"].chosen["epochs"])], 1, **FULL),
     "cifar10-longer": with_seeds([dict(), dict(aux=False), dict(hint=16), dict(depth=0)], 1, **FULL | LONGER),
     "cifar10-copies": with_seeds([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-copies", dataset="cifar10"),
     "unread": [
-        *with_seeds(ON_NEW_IMAGES, 3, **INDEPENDENT | dict(epochs=8, n_test=10000)),
-        *with_seeds(ON_NEW_IMAGES, 3, protocol="cifar10-small", dataset="cifar10", n_test=10000),
+        *with_seeds(ON_NEW_IMAGES, 3, **INDEPENDENT | SLOWER | dict(epochs=8, n_test=10000)),
+        *with_seeds(ON_NEW_IMAGES, 3, protocol="cifar10-small", dataset="cifar10", n_test=10000, **SLOWER),
     ],
     "refits": [
         *(common | dict(fit_seed=fit, seed=0) | row for common, fits in ((dict(protocol="digits"), 5), (INDEPENDENT | dict(epochs=8), 2)) for fit in range(1, fits + 1) for row in (dict(), dict(depth=0), dict(reader="deepsets"))),
@@ -206,7 +210,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
         *with_seeds(for_fifteen_minutes(), 3, **INDEPENDENT), PRETRAINED_ENCODER,
         *with_seeds(WITHOUT_CROP + AS_FITTED, 1, **INDEPENDENT), *with_seeds(AUTHORS, 1, **INDEPENDENT), FROZEN_ENCODER,
         *with_seeds([row for images in (500, 1500) for row in for_fifteen_minutes(images)], 1, **INDEPENDENT),
-        *with_seeds(as_long_as_others(), 1, protocol="mnist-small", dataset="mnist", init="shared", fit_steps=125),
+        *with_seeds(as_long_as_others(), 1, **SHARED),
         *with_seeds(as_long_as_others(), 1, protocol="digits"),
         *with_seeds(as_long_as_others(), 1, protocol="cifar10-small", dataset="cifar10"),
     ],
@@ -272,7 +276,7 @@ def no_blocks_as_long(
     there: list[Record],  # on its images
 ) -> pd.DataFrame:
     "What `effects` says of INRFormer without blocks, trained for as much time as with them, on an experiment's INRs, and how many times as much time INRFormer took after all, where both were timed alike; no line where it is not asked, or not on record."
-    _, rows = experiment("depth", name) if name in protocols_of("depth") else experiment(name)
+    _, rows = experiment(name)
     longer = {row_name(row, rows[0]) for row in rows if row.get("depth") == 0 and row.get("epochs") != rows[0].get("epochs")}
     lines, runs = effects(rows, there).dropna(subset="effect").query("row in @longer"), counted(rows, there)
     return lines.assign(time=[times_as_long(runs, "baseline", row) for row in lines["row"]])

@@ -85,7 +85,7 @@ MATCHED: list[tuple[Row, Row]] = [  # a reader of about 0.1 million parameters, 
     (dict(reader="inr2array"), dict(epochs=12, lr=2e-3, optimizer="muon")),
     (dict(reader="ng_gnn"), dict(epochs=10, lr=1e-3)),
     (dict(reader="ng_transformer"), dict(epochs=5, lr=4e-3)),
-    (dict(reader="ng_transformer", probes=64), dict(epochs=5, lr=1e-3)),
+    (dict(reader="ng_transformer", probes=64), dict(epochs=5, lr=4e-3)),
     (dict(reader="scalegmn"), dict(epochs=16, lr=2e-3, optimizer="muon")),
     (dict(reader="scalegmn", bidirectional=True, dim=28), dict(epochs=10, lr=2e-3, optimizer="muon")),
     (dict(reader="mlp"), dict(epochs=100, lr=1e-3)),
@@ -101,8 +101,8 @@ WITHOUT_CROP: list[Row] = [row | how | dict(aux=False) for row, how in MATCHED[:
 AS_FITTED: list[Row] = [row | how | dict(canonical=False) for row, how in MATCHED if row.get("reader", "inrformer") in ("inrformer", "ng_gnn", "scalegmn") and "model" not in row]
 AUTHORS: list[Row] = [dict(canonical=False, augment="none", weight_noise=0.0, copies=1) | row for row in (
     dict(reader="dws", model="published", lr=5e-3, weight_decay=5e-4, batch_size=512, augment="shift", epochs=32),
-    dict(reader="nfn_np", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),
-    dict(reader="nfn_hnp", model="published", lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),
+    dict(reader="nfn_np", model="published", frequency_std=0.2, lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),
+    dict(reader="nfn_hnp", model="published", frequency_std=0.2, lr=1e-4, weight_decay=0.0, batch_size=32, copies=6, epochs=1),
     dict(reader="nft", model="published", lr=1e-4, weight_decay=0.01, batch_size=64, epochs=2),
     dict(reader="ng_gnn", model="published", frequency_std=3.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=48),
     dict(reader="ng_transformer", model="published", frequency_std=1.0, lr=1e-3, weight_decay=5e-4, batch_size=128, augment="shift", epochs=15),
@@ -193,7 +193,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
         *with_seeds(TABLE3, 1, **FULL), *(FULL | row | dict(seed=seed) for seed in (1, 2) for row in TABLE3[:3]),
     ],
     "table2": with_seeds([dict(model="tiny"), dict(model="base")], 1, **FULL),
-    "cifar10-full": with_seeds([dict(), *HEADS[:3], SLOW_SINES | dict(dim=128, depth=3), *CONTROLS, CIFAR10_PIXELS, *as_long({0: NO_BLOCKS["cifar10-full"]}, PROTOCOLS["cifar10-full"].chosen["epochs"])], 1, **FULL),
+    "cifar10-full": with_seeds([dict(), *HEADS[:3], *(row | dict(dim=128, depth=3) for row in (PAPER, SLOW_SINES)), *CONTROLS, CIFAR10_PIXELS, *as_long({0: NO_BLOCKS["cifar10-full"]}, PROTOCOLS["cifar10-full"].chosen["epochs"])], 1, **FULL),
     "cifar10-longer": with_seeds([dict(), dict(aux=False), dict(hint=16), dict(depth=0)], 1, **FULL | LONGER),
     "cifar10-copies": with_seeds([dict(model="tiny"), dict(model="base")], 1, protocol="cifar10-copies", dataset="cifar10"),
     "unread": [

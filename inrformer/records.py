@@ -16,7 +16,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -556,6 +556,7 @@ class Paired:
     row: str
     differences: pd.DataFrame  # a line for each seed, a column for each test image: 1 where this row's run alone is right, -1 where the other's alone is; or a difference of shares
     left_out: tuple[str, ...] = ()  # runs without a partner, and why
+    asked: int = 3  # seeds that its row has, run or not: with fewer than three it can have no verdict
 
 # %% ../nbs/15_records.ipynb #ce72fb53
 def right(record: Record, split: str = "test") -> pd.Series:
@@ -590,7 +591,8 @@ def paired(rows: list[dict[str, Any]], found: list[Record]) -> list[Paired]:
     counts, first = {id(r) for r in _counted(runs)["record"]}, row_name(rows[0], rows[0])
     partners = {line.seed: line.record for line in runs.itertuples() if line.row == first and id(line.record) in counts}
     done = runs.loc[[bool(r and r["summary"]) for r in runs["record"]]]
-    return [_pair(row, done[done["row"] == row], partners, counts) for row in runs["row"].unique() if row != first]
+    asked = runs["row"].value_counts()
+    return [replace(_pair(row, done[done["row"] == row], partners, counts), asked=int(asked[row])) for row in runs["row"].unique() if row != first]
 
 # %% ../nbs/15_records.ipynb #20a9a119
 def _pair(row: str, lines: pd.DataFrame, partners: dict[int, Record], counts: set[int]) -> Paired:
@@ -678,7 +680,7 @@ def judged(
 ) -> pd.DataFrame:
     """One line for every row of a table: its `effect` in points, the mean over `seeds`, with a 95 % interval from `low` to `high`, `p`, `p (Holm)`, the `verdict`, and what was `left out`.
 
-    Intervals cover other test images and other seeds. The variance of seeds is estimated twice, from rows that are alike and from the row's own seeds, and the wider interval is given. A row of fewer than three seeds gets no verdict; `ASKED_FIRST` has half of the level.
+    Intervals cover other test images and other seeds. The variance of seeds is estimated twice, from rows that are alike and from the row's own seeds, and the wider interval is given. A row of fewer than three seeds gets no verdict, and one that asks no more is not counted when p-values are corrected; `ASKED_FIRST` has half of the level.
     Raises ValueError for differences that are no numbers.
     """
     if bad := [pair.row for pair in pairs if pair.differences.isna().to_numpy().any()]:
@@ -688,9 +690,10 @@ def judged(
         tables.setdefault(group, []).append(pair.differences)
     known = {group: variance_of_seeds(part) for group, part in tables.items()}
     found = pd.DataFrame([_judged(pair, *known[group]) for group, pair in zip(groups, pairs)], columns=["row", "seeds", "effect", "low", "high", "p", "left out"])
-    first, p = found["row"] == ASKED_FIRST, found["p"].astype(float)
+    family = np.array([pair.asked >= 3 for pair in pairs], bool)
+    first, p = (found["row"] == ASKED_FIRST)[family], found["p"].astype(float)
     weights = np.where(first, 1 / first.sum(), 1 / (~first).sum()) / 2 if 0 < first.sum() < len(first) else None
-    found.insert(6, "p (Holm)", holm(p, weights))
+    found.insert(6, "p (Holm)", pd.Series(holm(p[family], weights), found.index[family], float))
     alone = [IMAGES_ALONE * (seeds == 1 and known[group][1] == math.inf) for seeds, group in zip(found["seeds"], groups)]
     found.insert(7, "verdict", [verdict(*line) + more for *line, more in zip(found["seeds"], found["effect"], found["p"], found["p (Holm)"], alone)])
     return found

@@ -351,6 +351,17 @@ def test_what_was_asked_first_has_half_of_the_level():
     assert alone["p (Holm)"][0] == alone["p"][0], "the only row of a table has all of it"
 
 
+def test_rows_that_can_have_no_verdict_take_nothing_of_the_level_from_others():
+    generator = np.random.default_rng(3)
+    drawn = [pd.DataFrame((generator.random((3, 400)) < 0.1).astype(float)) for _ in range(2)]
+    waiting = [Paired("two seeds", drawn[0][:2], asked=2), Paired("depth 0", pd.DataFrame(), asked=1)]
+    said = judged([*waiting, Paired("hint 16", drawn[0]), Paired("not yet run", pd.DataFrame())]).set_index("row")
+    assert said.loc["hint 16", "p (Holm)"] == min(1, 2 * said.loc["hint 16", "p"]) and said.loc["two seeds", "p"] >= 0
+    assert said["p (Holm)"].isna().tolist() == [True, True, False, True]
+    rows = [dict(seed=seed) | row for row, seeds in ((ROWS[0], 3), (ROWS[1], 3), (ROWS[0] | dict(hint=16), 1)) for seed in range(seeds)]
+    assert [pair.asked for pair in paired(rows, [])] == [3, 1]
+
+
 def test_differences_that_are_missing_are_refused():
     with pytest.raises(ValueError, match=r"\['row'\] and those beside them were not asked about the same test images"):
         judged([Paired("row", pd.DataFrame([[1.0, np.nan], [0.0, 1.0]]))])

@@ -40,7 +40,7 @@ def id_of(row):
 
 
 def test_readers_of_the_table_train_as_one_of_their_trials_did():
-    "Or, where none was made, as their protocol says, or by AdamW at its usual rate."
+    "Or, where none was made, as their protocol says, by AdamW at its usual rate, or as the same reader without options."
     trials = [t for t in csv.DictReader((ROOT / "figures" / "trials_of_readers.csv").open()) if not t["norm"]]
     tried = {(t["reader"], t["optimizer"], float(t["lr"]), float(t["weight_noise"]), float(t["frequency_std"] or "nan")) for t in trials}
     names = set()
@@ -48,7 +48,7 @@ def test_readers_of_the_table_train_as_one_of_their_trials_did():
         cfg, untried = config_from(INDEPENDENT | row | how), config_from(INDEPENDENT | row).train
         names.add(name := reader_and_choices({field: value for field, value in row.items() if field != "frequency_std"}))
         found = {(optimizer, lr, noise) for reader, optimizer, lr, noise, scale in tried if reader == name and (scale != scale or scale == cfg.architecture.frequency_std)}
-        asked = found if name in {t[0] for t in tried} else {(optimizer, lr, untried.weight_noise) for optimizer, lr in ((untried.optimizer, untried.lr), ("adamw", 1e-3))}
+        asked = found if name in {t[0] for t in tried} else {(optimizer, lr, untried.weight_noise) for optimizer, lr in ((untried.optimizer, untried.lr), ("adamw", 1e-3))} | {t[1:4] for t in tried if t[0] == row.get("reader")}
         assert (cfg.train.optimizer, cfg.train.lr, cfg.train.weight_noise) in asked, name
     assert {t[0] for t in tried} <= names, "trials of a reader that is not in the table"
 

@@ -121,6 +121,7 @@ class NFTConfig(ReaderConfig):
     heads: int = 4  # attention heads
     ratio: int = 4  # hidden width of the feed-forward maps, in units of dim
     frequency_std: float = 0.2  # of the sines and cosines that a number becomes, in turns per standard deviation of the weight
+    mlp: int = 32  # width of the two hidden layers at the end
 
 # %% ../../nbs/readers/nft.ipynb #deebc97a
 @patch
@@ -128,20 +129,20 @@ def check(self: NFTConfig) -> None:
     "Raise TypeError or ValueError for what cannot work."
     self.typed()
     self.one_of(model=tuple(NFT.presets))
-    self.at_least(1, "dim", "depth", "heads", "ratio")
+    self.at_least(1, "dim", "depth", "heads", "ratio", "mlp")
     self.positive("frequency_std")
     if self.dim % self.heads or self.dim % 2:
         raise ValueError(f"dim {self.dim} must be even (sines and cosines) and split into {self.heads} heads")
 
 # %% ../../nbs/readers/nft.ipynb #543d6008
 class NFT(Reader):
-    """NFT (Zhou et al. 2023b): blocks of attention between rows and columns; features are the means over hidden neurons.
+    """NFT (Zhou et al. 2023b): blocks of attention between rows and columns; means over hidden neurons; an MLP.
 
     `edit`: a linear map for each tensor says how each number changes.
     """
 
     Config = NFTConfig
-    presets: ClassVar[dict[str, dict[str, Any]]] = dict(small=dict(dim=24, depth=3, heads=4, ratio=4), published=dict(dim=256, depth=6, heads=4, ratio=4))
+    presets: ClassVar[dict[str, dict[str, Any]]] = dict(small=dict(dim=24, depth=3, heads=4, ratio=4, mlp=32), published=dict(dim=256, depth=6, heads=4, ratio=4, mlp=1000))
 
     def __init__(self, spec: INRSpec, config: NFTConfig | None = None, statistics: Statistics | None = None):
         super().__init__(spec, config, statistics)
@@ -149,7 +150,8 @@ class NFT(Reader):
         self.body = NFTBody(spec, dim=c.dim, depth=c.depth, heads=c.heads, ratio=c.ratio, frequency_std=c.frequency_std)
         self.norms = nn.ModuleList(nn.LayerNorm(c.dim) for _ in spec.layout)
         self.rewrite = Rewrite(len(spec.layout), nn.ModuleList(nn.Linear(c.dim, 1) for _ in spec.layout))
-        self.width = c.dim * sum(place.fold for place in self.where)
+        self.mlp = nn.Sequential(nn.Linear(c.dim * sum(place.fold for place in self.where), c.mlp), nn.GELU(), nn.Linear(c.mlp, c.mlp), nn.GELU())
+        self.width = c.mlp
 
 # %% ../../nbs/readers/nft.ipynb #eb232d55
 @patch
@@ -161,7 +163,7 @@ def numbers(self: NFT, inr: INR) -> list[Float[Tensor, "b *_ c"]]:
 @patch
 def read(self: NFT, inr: INR) -> Float[Tensor, "b k"]:
     found = enter(self.spec, self.where, self.numbers(inr))
-    return torch.cat([pool(t, place.axes, (), "mean") for t, place in zip(found, self.where)], dim=-1)
+    return self.mlp(torch.cat([pool(t, place.axes, (), "mean") for t, place in zip(found, self.where)], dim=-1))
 
 
 @patch

@@ -177,11 +177,10 @@ EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=88), *as_long({0: NO_BLOCKS["digits"]}, DIGITS["epochs"])], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
     "mnist-small": with_seeds(ON_MNIST, 3, **INDEPENDENT | dict(epochs=8)),
-    "mnist-shared": with_seeds(ON_MNIST_SHARED, 3, **SHARED),
+    "mnist-shared": with_seeds(ON_MNIST_SHARED, 3, **SHARED | SLOWER),
     "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-field"]}, PROTOCOLS["mnist-field"].chosen["epochs"])], 3, protocol="mnist-field", dataset="mnist"), *with_seeds([*NOT_CANONICAL, *SCALEGMN], 1, protocol="mnist-field", dataset="mnist")],
     "cifar10-small": with_seeds(ON_CIFAR10, 3, protocol="cifar10-small", dataset="cifar10"),
     "mnist-small-slower": with_seeds([*ON_MNIST, *PARTS], 3, **INDEPENDENT | SLOWER | dict(epochs=8)),
-    "mnist-shared-slower": with_seeds(ON_MNIST_SHARED, 3, **SHARED | SLOWER),
     "cifar10-small-slower": with_seeds(ON_CIFAR10, 3, protocol="cifar10-small", dataset="cifar10", **SLOWER),
     "depth": [
         *with_seeds(depths(COSTS["mnist-small"], 8), 3, **INDEPENDENT | SLOWER | dict(epochs=8)),

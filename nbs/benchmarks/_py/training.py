@@ -378,7 +378,7 @@ beside.round(2)
 
 # %%
 times, share = beside.iloc[:, -1], 100 * beside.loc["target INRs alone", "median ms"] / beside.loc["head translate", "median ms"]
-before = f"A step of tiny makes {times['head translate']:.2f} of the first version's speed, {times['nothing carried']:.2f} without what is carried along weights, which that had not." if "first version" in beside.index else "The first version is not at hand."
+before = f"A step of tiny makes {times['head translate']:.2f} of the first version's speed, {times['nothing carried']:.2f} without what is carried along weights, which that had not; twice was the aim, and is{' not' * bool(times['head translate'] < 2)} reached." if "first version" in beside.index else "The first version is not at hand."
 f"{before} Of a step of tiny target INRs take {share:.0f} %."
 
 # %% [markdown]

@@ -262,7 +262,7 @@ UNSAID = ("size", "penalty", "start_from")  # fields that a run is known by only
 
 
 def identity(cfg: RunConfig) -> dict[str, Any]:
-    "What a run is known by: all of its config but the device, a size, a penalty and a start where one is given, images by their name, INRs by their digest, never by a path."
+    "What a run is known by: its config without the device, and without the fields of `UNSAID` where they are None; images by their name, INRs by their digest, never by a path."
     values = _plain(cfg)
     values["train"].pop("device")
     for part in (values, values["inputs"], values["fit"] or {}):

@@ -325,8 +325,10 @@ def _check_pixels(images: Tensor) -> None:
 def _check_request(images: int, ids: int, steps: int, lr: float, chunk: int | None) -> None:
     if ids != images:
         raise ValueError(f"{images} images need as many ids, not {ids}")
-    if steps < 0 or (chunk is not None and chunk < 1):
-        raise ValueError(f"steps={steps} must not be negative, and chunk={chunk} must be at least 1")
+    if steps < 0:
+        raise ValueError(f"steps must be at least 0, not {steps}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1 INR, not {chunk}")
     if not 0 < lr < math.inf:
         raise ValueError(f"lr must be a positive number, not {lr}")
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pandas as pd
-import torch
 
 from .answers import logits_of_all, recipe_of
 from .data import hidden_widths

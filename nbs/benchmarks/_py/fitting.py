@@ -27,7 +27,7 @@
 #
 # Without parameters it takes pieces of a bundled photograph and no compiler, and keeps no record.
 #
-# No GPU has been at hand: that all 60,000 images of a data set take 1,000 steps in about two minutes on one H200, the aim (4.4e14 operations), is unmeasured.
+# Not measured on a GPU: the target of 1,000 steps for all 60,000 images of a data set in about two minutes on one H200 (4.4e14 operations).
 
 # %%
 if "names_before" in globals():

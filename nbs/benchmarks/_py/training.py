@@ -30,7 +30,7 @@
 # **What is counted.** *Operations* are the additions and multiplications of matrix products (two per pair of factors, `torch.utils.flop_counter`); sines, norms and activations are not among them.
 # *Bytes moved* are those of all inputs and outputs of every operator that is no view: what unfused kernels move when no cache helps. *Bytes kept* are those of the tensors that the forward pass keeps for the backward pass.
 #
-# No GPU has been at hand: 15,000 INRs/s for `tiny` in bf16 on one H200, the aim, is unmeasured.
+# Not measured on a GPU: the target of 15,000 INRs/s for `tiny` in bf16 on one H200.
 
 # %%
 if "names_before" in globals():

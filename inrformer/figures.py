@@ -446,9 +446,10 @@ def fig_attention(
     place: int,  # of that neuron in its layer
     *,
     order: Permutation | None = None,  # which neuron came to each place; numbers the neurons
+    reach: str = "neighbours",  # whom a layer hears, as `SlidingLayerAttention` has it
 ) -> go.Figure:
     "The attention of one neuron over the neurons that it hears, a row for each block and head, a map for each layer."
-    rows, heads, heard = torch.cat([block[layer][0, :, place] for block in weights]), weights[0][layer].shape[1], neighbours(spec)[layer]
+    rows, heads, heard = torch.cat([block[layer][0, :, place] for block in weights]), weights[0][layer].shape[1], neighbours(spec, reach)[layer]
     names, numbers, widths = ([of[l] for l in heard] for of in (layer_names(spec), _numbers(spec, order), spec.widths))
     labels = [f"block {k // heads + 1}, head {k % heads + 1}" for k in range(len(rows))]
     look = dict(type="heatmap", y=labels, coloraxis="coloraxis", xgap=1, ygap=1, hovertemplate="%{y} to neuron %{x}: %{z:.3f}<extra></extra>")

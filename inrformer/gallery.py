@@ -119,6 +119,6 @@ def draw(self: Gallery) -> None:
 
 @patch
 def _click(self: Gallery, clicked: list[int]) -> None:
-    if len(clicked) == 2:
+    if len(clicked) == 2 and clicked[0] < len(self._here):
         self.index = None  # so that a click on the same one again is heard
         self.index = self._here[clicked[0]]

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'FLAT', 'known_logits', 'render', 'walk', 'transposition', 'fewest_transpositions', 'ways_through',
            'twins', 'between', 'losses', 'barrier', 'exact', 'read', 'logits_of', 'class_named', 'probabilities',
-           'best_class', 'stage_errors', 'first_break', 'variant', 'accuracies', 'attention', 'hint_at', 'crops',
-           'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources', 'readers_beside', 'editors_beside']
+           'best_class', 'stage_errors', 'first_break', 'variant', 'accuracies', 'attention', 'reach_of', 'hint_at',
+           'crops', 'Scene', 'Change', 'Source', 'demo_source', 'run_source', 'sources', 'readers_beside',
+           'editors_beside']
 
 # %% ../nbs/18_inspection.ipynb #02a53398
 import copy
@@ -274,14 +275,18 @@ def accuracies(
         yield count, accuracy(logits_of_all(reader, moved), test.labels), accuracy(logits_of_all(other, moved), test.labels)
 
 # %% ../nbs/18_inspection.ipynb #de439ec4
+def _attending(reader: Reader) -> list[SlidingLayerAttention]:
+    layers = [part for part in reader.modules() if isinstance(part, SlidingLayerAttention)]
+    if not layers:
+        raise ValueError(f"this {type(reader).__name__} has no block with Sliding Layer Attention: none of its neurons listens to others")
+    return layers
+
+
 @_remembered
 def attention(reader: Reader, inr: INR) -> list[list[Float[Tensor, "b h _ _"]]]:
     "For each block and layer l = 0..L, the attention of its neurons over their window: (b, h, n_l, window), rows summing to 1. Raises ValueError for a reader without."
     reader, seen = exact(reader), []
-    layers = [part for part in reader.modules() if isinstance(part, SlidingLayerAttention)]
-    if not layers:
-        raise ValueError(f"this {type(reader).__name__} has no block with Sliding Layer Attention: none of its neurons listens to others")
-    hooks = [layer.register_forward_pre_hook(lambda attend, args: seen.append(attend.weights(*args))) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda attend, args: seen.append(attend.weights(*args))) for layer in _attending(reader)]
     try:
         with torch.no_grad():
             reader.features(inr)
@@ -289,6 +294,11 @@ def attention(reader: Reader, inr: INR) -> list[list[Float[Tensor, "b h _ _"]]]:
         for hook in hooks:
             hook.remove()
     return seen
+
+
+def reach_of(reader: Reader) -> str:
+    "Whom a layer hears in a reader's blocks, as `SlidingLayerAttention` has it. Raises ValueError for a reader without."
+    return _attending(reader)[0].reach
 
 # %% ../nbs/18_inspection.ipynb #ccd15d0d
 def hint_at(
@@ -474,14 +484,17 @@ def _called(folder: Path) -> str:
 
 # %% ../nbs/18_inspection.ipynb #83eb5880
 def _beside(config: RunConfig, out: Path | None) -> Iterator[tuple[RunConfig, Path]]:
-    "Configs and folders of the finished runs on the same INRs, oldest first."
+    "Configs and folders of the finished runs on the same INRs, oldest first; where the run of this config is among them, of the same images by what they show, not by their name alone."
+    alike = []
     for folder in finished_runs(out):
         try:
-            other = from_json(read_json(folder / "config.json"))
+            other, images = from_json(read_json(folder / "config.json")), read_json(folder / "summary.json").get("images_digest")
         except (OSError, *_DAMAGED):
             continue
         if (other.inputs, other.fit) == (config.inputs, config.fit):
-            yield other, folder
+            alike.append((other, folder, images))
+    own = {images for other, _, images in alike if other == config}
+    yield from ((other, folder) for other, folder, images in alike if not own or images in own)
 
 # %% ../nbs/18_inspection.ipynb #83eb587d
 def readers_beside(config: RunConfig, out: Path | None = None) -> dict[str, Path]:

@@ -10,6 +10,7 @@ __all__ = ['WIDE', 'ROW', 'Chart', 'Panel', 'draw_waiting', 'Picker', 'ShowBench
 import asyncio
 import html
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -29,17 +30,21 @@ from torch import Tensor
 from .config import RunConfig
 from .figures import MANY, WHOLE, blank, fig_accuracy, fig_attention, fig_change, fig_classes, fig_crop, fig_errors, fig_fit, fig_network, fig_networks, fig_weights, layer_names, number
 from .inr import INR, KINDS, INRSpec, canonicalize, pixel_grid
-from .inspection import FLAT, TOLERANCE, Change, Scene, Source, accuracies, attention, class_named, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, probabilities, read, readers_beside, render, sources, transposition, twins, walk, ways_through
+from .inspection import FLAT, TOLERANCE, Change, Scene, Source, accuracies, attention, class_named, crops, exact, fewest_transpositions, first_break, hint_at, logits_of, probabilities, reach_of, read, readers_beside, render, sources, transposition, twins, walk, ways_through
 from .reader import READERS, Reader, load_reader
 from .records import plain_name
 from .runs import open_run
 from .symmetry import Permutation, permute, random_permutation
 
 # %% ../nbs/20_widgets.ipynb #7159b11c
-@lru_cache(maxsize=1)
+_HELD: list[ui.Label] = []
+
+
 def _library() -> ui.Label:
-    "plotly.js, once, in a widget that is never displayed."
-    return ui.Label(get_plotlyjs())
+    "plotly.js, once, in a widget that is never displayed; again where somebody has closed it."
+    if not (_HELD and _HELD[0].comm):
+        _HELD[:] = [ui.Label(get_plotlyjs())]
+    return _HELD[0]
 
 # %% ../nbs/20_widgets.ipynb #59570901
 _VIEW = """
@@ -86,8 +91,10 @@ function label() {
 // what is typed at a slider and lies beyond its ends is refused in words; ipywidgets alone would take the nearest end for it
 function refuse({ type, key, target }) {
   if (type !== "blur") document.querySelectorAll(".inrformer-refused").forEach((note) => note.remove());
-  if (type === "pointerdown" || (type === "keydown" && key !== "Enter") || !target.matches?.(".widget-hslider [contenteditable=true]")) return;
-  const slider = target.closest(".widget-hslider"), handle = slider.querySelector(".noUi-handle"), typed = target.textContent.trim();
+  if (type === "pointerdown" || (type === "keydown" && key !== "Enter") || !target.matches?.(":is(.inrformer, .inrformer-tabs) .widget-hslider [contenteditable=true]")) return;
+  const slider = target.closest(".widget-hslider"), handle = slider.querySelector(".noUi-handle");
+  const typed = target.textContent.trim().replace("\u2212", "-");  // the minus sign that readouts are written with
+  if (typed !== target.textContent) target.textContent = typed;
   const [low, high] = ["aria-valuemin", "aria-valuemax"].map((end) => Number(handle.getAttribute(end)));
   if (typed && low <= Number(typed) && Number(typed) <= high) return;
   target.textContent = handle.getAttribute("aria-valuetext");
@@ -352,11 +359,14 @@ def refresh(self: Panel) -> None:
 @patch
 @contextmanager
 def _excused(self: Panel) -> Iterator[None]:
-    "Say what is wrong, and show nothing."
+    "Say what is wrong, and show nothing; of what nobody expected, a traceback in the log as well."
     try:
         yield
-    except _EXPECTED as error:
-        self.say(f"<b>This cannot be shown.</b> {html.escape(str(error))}")
+    except Exception as error:
+        if not isinstance(error, _EXPECTED):
+            traceback.print_exc()
+        said = str(error) if isinstance(error, _EXPECTED) else f"An error inside, whose traceback is in the log: {type(error).__name__}: {error}"
+        self.say(f"<b>This cannot be shown.</b> {html.escape(said)}")
         self.blank_charts()
 
 
@@ -441,7 +451,8 @@ def settle(self: Picker) -> None:
 def take(self: Picker, scene: Scene) -> None:
     "A scene from elsewhere, until another image is chosen."
     self.scene = scene
-    self.say(self.tell())
+    if self.opened is not None:
+        self.say(self.tell())
 
 
 @patch
@@ -719,6 +730,12 @@ def draw(self: PermuteBench) -> None:
 
 # %% ../nbs/20_widgets.ipynb #efa88e1d
 @patch
+def blank_charts(self: PermuteBench) -> None:
+    Panel.blank_charts(self)
+    self.numbers.value = ""
+
+
+@patch
 def _verdict(self: PermuteBench) -> str:
     "A table of what moved, and what to think of it."
     change, reader = self.change, self.scene.reader
@@ -731,7 +748,7 @@ def _verdict(self: PermuteBench) -> str:
             (f"{what} of {type(reader).__name__}", moved, f"the same {what}" if same else f"<b>the {what} move</b>")]
     cells = "".join(f"<tr><td>{name}</td><td style='text-align:right; padding:0 1em'><b>{number(value)}</b></td><td>{text}</td></tr>" for name, value, text in rows)
     self.numbers.value = f"<table><tr><td></td><td style='padding:0 1em'>largest<br>difference</td><td>float64</td></tr>{cells}</table>"
-    return self._moral(what, same)
+    return self._moral(what, same) if image < TOLERANCE else f"<b>The image moves</b>, by up to {number(image)}: more than rounding, so what was changed here is no symmetry of this INR in float64."
 
 # %% ../nbs/20_widgets.ipynb #36c23ec6
 @patch
@@ -814,7 +831,7 @@ def errors(self: EquivarianceBench) -> dict[str, float]:
 def tell(self: EquivarianceBench) -> str:
     start = time.perf_counter()
     errors = self.errors()
-    took = f" <small>(recomputed in {1000 * (time.perf_counter() - start):.0f} ms)</small>"
+    took = f" <small>(in {1000 * (time.perf_counter() - start):.0f} ms)</small>"
     self._found = errors
     return self.verdict(errors) + took
 
@@ -831,7 +848,7 @@ def verdict(self: EquivarianceBench, errors: dict[str, float]) -> str:
     broken = change.scene.reader.broken.get(self.variant.value)
     acts, still = broken is not None and broken.act is not None, not fewest_transpositions(change.perm)
     if still and (acts or torch.equal(change.before.flat(), change.after.flat())):
-        return "P is the identity: every error is exactly 0, even for a broken model. Permute something."
+        return f"P is the identity: the largest error is {number(max(errors.values()))}, even for a broken model. Permute something."
     if first is None and broken:
         return "This model is broken, but this permutation does not meet the spoilt piece. Move the slider on."
     if first is None:
@@ -918,8 +935,8 @@ def measure(self: ReadersBench) -> None:
     "Accuracies along a walk of every test INR, drawn point by point."
     with self._excused():
         scene, other, points = self.change.scene, self._beside, []
-        if scene.test is None or other is None:
-            return self.say("<b>This cannot be measured</b> without test INRs and a reader of flat weights: give <code>test=</code> and <code>flat=</code>.")
+        if scene.test is None or other is None or len(scene.reader.classes) < 2:
+            return self.say("<b>This cannot be measured</b> without classes, test INRs and a reader of flat weights: give <code>test=</code> and <code>flat=</code>.")
         for point in accuracies(scene.reader, other, scene.test, walk(scene.inr.spec, len(scene.test), generator=torch.Generator().manual_seed(0))):
             points.append(point)
             self._points[exact(scene.reader), other] = list(points)
@@ -938,7 +955,9 @@ def _said(self: ReadersBench) -> dict[str, dict[str, Tensor]]:
 @patch
 def draw(self: ReadersBench) -> None:
     change, scene, reader = self.change, self.change.scene, self.change.scene.reader
-    here = None if change.before is not scene.inr else fewest_transpositions(change.perm)
+    if len(reader.classes) < 2:
+        return self.blank_charts()
+    here = None if change.before is not scene.inr or change.twisted else fewest_transpositions(change.perm)
     self.classes.show(fig_classes, self._said(), reader.classes, label=scene.label)
     points = self._points.get((exact(reader), self._beside))
     if not points:
@@ -950,10 +969,13 @@ def draw(self: ReadersBench) -> None:
 def tell(self: ReadersBench) -> str:
     change, scene, said = self.change, self.change.scene, self._said()
     reader, made, canonical = scene.reader, fewest_transpositions(change.perm), change.before is not scene.inr
+    if len(reader.classes) < 2:
+        return f"This model was not trained to name what an INR shows. <small>{html.escape(scene.about)}</small>"
     guesses = {name: [class_named(reader, v.argmax()) for v in columns.values()] for name, columns in said.items()}
     words = "; ".join(f"{name} says <b>{before}</b>, then <b>{after}</b>" for name, (before, after) in guesses.items())
     forms = " Both are canonical forms, which neither reader was trained on." if canonical and not reader.config.canonical else ""
-    return f"{words}. The INRs show the same image; {made} transposition{'s' * (made != 1)} lie between them.{forms}{_on_record(scene.rivals)} <small>{html.escape(scene.about)}</small>"
+    more = ", and what is ticked besides permuting" * change.twisted
+    return f"{words}. {made} transposition{'s' * (made != 1)} lie between the two INRs{more}.{forms}{_on_record(scene.rivals)} <small>{html.escape(scene.about)}</small>"
 
 
 def _on_record(rivals: Sequence[dict[str, Any]]) -> str:
@@ -1000,7 +1022,8 @@ def _begin(self: AttentionBench) -> None:
 
 @patch
 def _click(self: AttentionBench, event: Any) -> None:
-    if neuron := tuple(self.network.clicked[:-1]):
+    neuron = tuple(self.network.clicked[:-1])
+    if neuron in dict(self.neuron.options).values():
         self.neuron.value = neuron
 
 # %% ../nbs/20_widgets.ipynb #b0a0fc55
@@ -1026,7 +1049,7 @@ def tell(self: AttentionBench) -> str:
 def draw(self: AttentionBench) -> None:
     change, (layer, k) = self.change, self.neuron.value
     self.network.show(fig_network, change.after, order=change.perm, marked=[(layer, k)])
-    self.heat.show(fig_attention, attention(change.scene.reader, change.after), change.after.spec, layer, self._place, order=change.perm)
+    self.heat.show(fig_attention, attention(change.scene.reader, change.after), change.after.spec, layer, self._place, order=change.perm, reach=reach_of(change.scene.reader))
 
 # %% ../nbs/20_widgets.ipynb #212df85e
 @patch

@@ -372,6 +372,18 @@ def check_refusal(page) -> None:
     page.keyboard.press("Enter")
     page.wait_for_function("chart => chart.querySelectorAll('.annotation-text')[1].textContent.includes('128')", arg=chart(page, "An image of").element_handle())
     assert not page.get_by_role("alert").count()
+    go(page, "crop")
+    row = page.locator(".widget-hslider:visible", has_text="centre, row").locator(".widget-readout")
+    row.focus()
+    page.keyboard.press("Tab")
+    assert not page.get_by_role("alert").count(), "a negative number is left as it is, though its sign is no hyphen"
+    row.fill("-0.3")
+    page.keyboard.press("Enter")
+    page.wait_for_function("row => row.textContent.endsWith('0.30')", arg=row.element_handle())
+    row.fill(row.inner_text().replace("0.30", "0.20"))
+    page.keyboard.press("Enter")
+    page.wait_for_function("row => row.textContent.endsWith('0.20')", arg=row.element_handle())
+    assert not page.get_by_role("alert").count()
 
 
 def check_edit(page) -> None:

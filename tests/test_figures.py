@@ -11,10 +11,20 @@ from bench import FOURIER, RELU, SIREN, inr_of, reader_of, seeded
 from inrformer import figures
 from inrformer.figures import fig_accuracy, fig_attention, fig_change, fig_classes, fig_crop, fig_errors, fig_fit, fig_network, fig_networks, fig_weights, layer_names, write_figures
 from inrformer.inr import KINDS, INRSpec, Kind, Param, grid, init_inr
-from inrformer.inspection import TOLERANCE, attention, crops, hint_at
+from inrformer.inspection import TOLERANCE, attention, crops, hint_at, reach_of
 from inrformer.symmetry import Permutation, permute, permute_untied, random_permutation
 
 SPECS = [SIREN, INRSpec(widths=(2, 5, 3)), INRSpec(widths=(2, 32, 32, 3)), INRSpec(widths=(2, 4, 6, 5, 1)), RELU, FOURIER]
+
+
+@pytest.mark.parametrize("reach", ["own", "all"])
+def test_attention_that_goes_elsewhere_is_drawn_over_whom_it_hears(reach):
+    reader = reader_of(SIREN, attention=reach)
+    looks, assigned = attention(reader, inr_of(SIREN)), reach_of(reader)
+    figure = fig_attention(looks, SIREN, 1, 0, reach=assigned)
+    names = layer_names(SIREN)
+    assert assigned == reach and figure.layout.meta["alt"].endswith(f"over {', '.join(names if reach == 'all' else names[1:2])}.")
+    assert sum(trace.z.shape[1] for trace in figure.data if trace.type == "heatmap") == looks[0][1].shape[-1]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.kind}-{'-'.join(map(str, s.widths))}")

@@ -262,6 +262,19 @@ def test_a_run_on_pictures_of_ones_own_is_a_source_wherever_it_is_opened(tmp_pat
     assert source.images.shape == (2, 6, 6, 3) and source.scene(0, start=1).inr.spec.widths == (2, 4, 4, 3)
 
 
+def test_a_run_on_other_images_of_the_same_name_is_not_beside(tmp_path, monkeypatch):
+    for place, seed in (("one", 0), ("other", 1)):
+        for i, image in enumerate(pictures(10, 6, 6, 3, seed=seed)):
+            put(tmp_path / place / "pets", f"{('cat', 'dog')[i % 2]}/{i}.png", image)
+    rows = dict(dataset="pets", n_train=8, n_test=2, hidden="4-4", fit_steps=3, epochs=1, val_parts=4)
+    made = {}
+    for place, reader in (("one", "flat"), ("other", "probe"), ("one", "deepsets")):
+        monkeypatch.chdir(tmp_path / place)
+        made[reader] = run(rows | dict(reader=reader), out=tmp_path / "runs")
+    assert readers_beside(made["flat"].config, tmp_path / "runs").keys() == {"flat", "deepsets"}
+    assert readers_beside(made["probe"].config, tmp_path / "runs").keys() == {"probe"}
+
+
 def test_a_run_that_edits_the_same_inrs_is_an_editor_and_a_source(finished, tmp_path):
     editor = run(DIGITS | dict(objective="edit", change="blur", reader="nfn_hnp", dim=4), out=tmp_path)
     ((name, (task, folder)),) = editors_beside(finished.config, tmp_path).items()

@@ -188,7 +188,8 @@ def mlp(net, x):
 
 
 def odd(part, x):
-    return part.gamma(x) * mlp(part.phi, x.abs())
+    first, norm, _ = part.rho
+    return part.gamma(x) * part.phi(sum(F.silu(norm(first(signed))) for signed in (x, -x)))
 
 
 def signed(messages, sender, edge):

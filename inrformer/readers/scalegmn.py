@@ -27,14 +27,15 @@ def perceptron(ins: int, dim: int, outs: int) -> nn.Sequential:
 
 # %% ../../nbs/readers/scalegmn.ipynb #df8d9032
 class Odd(nn.Module):
-    "E(x) = Gamma x * phi(|x|): turns its sign with that of x (Kalogeropoulos et al. 2024, section 5)."
+    "E(x) = Gamma x * phi(rho(x) + rho(-x)): turns its sign with that of x (Kalogeropoulos et al. 2024, section 5)."
 
     def __init__(self, ins: int, outs: int):
         super().__init__()
-        self.gamma, self.phi = nn.Linear(ins, outs, bias=False), perceptron(ins, outs, outs)
+        *rho, phi = perceptron(ins, outs, outs)
+        self.gamma, self.rho, self.phi = nn.Linear(ins, outs, bias=False), nn.Sequential(*rho), phi
 
     def forward(self, x: Float[Tensor, "*s i"]) -> Float[Tensor, "*s o"]:
-        return self.gamma(x) * self.phi(x.abs())
+        return self.gamma(x) * self.phi(self.rho(x) + self.rho(-x))
 
 # %% ../../nbs/readers/scalegmn.ipynb #8a4a4eb8
 class SignedEmbedding(nn.Module):

@@ -154,7 +154,7 @@ def _decode(blob: bytes | None, where: str, size: tuple[int, int] | None = None)
     limit = NUMBERS[0] * (SHRUNK if size else 1)
     try:
         image = Image.open(io.BytesIO(blob))
-        _check_whole(image)
+        _check_whole(image, blob)
         if (numbers := math.prod(image.size) * len(image.getbands())) <= limit:
             image = _plain(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
@@ -168,12 +168,26 @@ def _decode(blob: bytes | None, where: str, size: tuple[int, int] | None = None)
     return ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS) if size else image
 
 # %% ../nbs/06_images.ipynb #f6d32911
-def _check_whole(image: Image.Image) -> None:
-    "Raise ValueError for a file of several pictures, of which one would be taken, and for one of 16 bits per channel, of which half would be."
+def _check_whole(image: Image.Image, blob: bytes) -> None:
+    "Raise ValueError for a file of several pictures, of which one would be taken, and for one of more than 8 bits per channel, of which 8 would be."
     if (n := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # a camera's JPEG, whose first picture is the photograph
         raise ValueError(f"it is {n} pictures, frames or pages: save one of them")
-    if image.mode in ("LA", "RGB", "RGBA") and any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ())):
-        raise ValueError("it has 16 bits per channel: convert it to 8, and look whether it still shows what it did")
+    if image.mode in ("LA", "RGB", "RGBA") and (bits := _bits(image, blob)) > 8:
+        raise ValueError(f"it has {bits} bits per channel: convert it to 8, and look whether it still shows what it did")
+
+
+def _bits(image: Image.Image, blob: bytes) -> int:
+    "How many bits per channel the file of a picture has that Pillow reads as 8, whatever they are."
+    parts = [(tile[0], tile[-1]) for tile in getattr(image, "tile", ())]
+    if image.format == "PPM":
+        return max((args[-1].bit_length() for _, args in parts if isinstance(args, tuple)), default=8)
+    if image.format == "JPEG2000":
+        first = blob.find(b"\xff\x4f\xff\x51") + 42  # of three bytes for each channel, in the header of the codestream
+        return 1 + max((size & 0x7F for size in blob[first : first + 3 * len(image.getbands()) : 3]), default=7)
+    if image.format == "AVIF":
+        flags = blob[blob.find(b"av1C") + 6]
+        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+    return 16 if any(decoder == "SGI16" or ";16" in str(args) for decoder, args in parts) else 8
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -535,9 +549,9 @@ def load_picture(path: str | Path, shape: tuple[int, int, int]) -> Float[Tensor,
     return picture_of(Path(path).expanduser().read_bytes(), str(path), shape)[None]
 
 
-def share_seen(path: str | Path, shape: tuple[int, int, int]) -> float:
-    "The share of its longer side that the middle of a picture shows in that form."
-    with Image.open(Path(path).expanduser()) as image:
+def share_seen(picture: str | Path | bytes, shape: tuple[int, int, int]) -> float:
+    "The share of its longer side that the middle of a picture, a file or its bytes, shows in that form. Raises OSError where there is none."
+    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture).expanduser()) as image:
         (width, height), turned = image.size, image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     ratio = (height / width if turned else width / height) * shape[0] / shape[1]
     return min(ratio, 1 / ratio)

@@ -21,28 +21,35 @@ from torch import Tensor
 from .answers import recipe_from
 from .figures import fig_network, fig_progress
 from .fitting import Descent, init_from_seeds, init_seeds
-from .images import load_picture, picture_of
+from .images import load_picture, picture_of, share_seen
 from .inr import INR, INRSpec
 from .inspection import Scene, Source, class_named, probabilities
 from .widgets import Chart, Panel
 
 # %% ../nbs/20a_own.ipynb #87f6ffff
 FINE = 4  # squares of the canvas along a pixel
+_MOST = 10 * 2**20 - 2**12  # bytes of a file in one message: tornado takes 10 MiB, some of which are the message's own
 _CANVAS = """
 function render({ model, el }) {
   const [height, width] = model.get("sizes");
   const canvas = document.createElement("canvas");
   const clear = document.createElement("button");
+  const upload = document.createElement("button");
+  const pick = Object.assign(document.createElement("input"), { type: "file", accept: "image/*" });
   Object.assign(canvas, { width, height, title: "draw here, white on black, or drop an image file" });
   canvas.setAttribute("aria-label", "canvas: draw white on black, or drop an image file");
   canvas.style.cssText = "width: 160px; image-rendering: pixelated; touch-action: none; cursor: crosshair; border: 1px solid #7a7a7a; background: black; display: block";
-  clear.textContent = "clear";
-  clear.className = "jupyter-button";
+  Object.assign(clear, { textContent: "clear", className: "jupyter-button" });
+  Object.assign(upload, { textContent: "upload", className: "jupyter-button", title: "an image file" });
   const pen = canvas.getContext("2d");
   Object.assign(pen, { strokeStyle: "white", lineCap: "round", lineJoin: "round", lineWidth: model.get("pen") });
   function send() {
     const rgba = pen.getImageData(0, 0, width, height).data;
     model.send({ squares: Array.from({ length: width * height }, (_, k) => rgba[4 * k]) });
+  }
+  async function give(files) {
+    const [file] = files;
+    if (file) file.size > model.get("most") ? model.send({ heavy: file.size }) : model.send({}, undefined, [await file.arrayBuffer()]);
   }
   function at(event) {
     const box = canvas.getBoundingClientRect();
@@ -65,24 +72,30 @@ function render({ model, el }) {
     pen.clearRect(0, 0, width, height);
     send();
   });
+  upload.addEventListener("click", () => pick.click());
+  pick.addEventListener("change", async () => {
+    await give(pick.files);
+    pick.value = "";
+  });
   el.addEventListener("dragover", (event) => event.preventDefault());
-  el.addEventListener("drop", async (event) => {
+  el.addEventListener("drop", (event) => {
     event.preventDefault();
     event.stopPropagation();
-    for (const file of [...event.dataTransfer.files].slice(0, 1)) model.send({}, undefined, [await file.arrayBuffer()]);
+    give(event.dataTransfer.files);
   });
-  el.append(canvas, clear);
+  el.append(canvas, clear, upload);
 }
 export default { render };
 """
 
 
 class Canvas(anywidget.AnyWidget):
-    "White on black, by hand: says `squares`, its brightnesses 0..255 row by row, whenever the pen is lifted or all is cleared, and the bytes of a file that is dropped on it."
+    "White on black, by hand: says `squares`, its brightnesses 0..255 row by row, whenever the pen is lifted or all is cleared; the bytes of a file that is dropped on it or chosen; and `heavy`, the size of one of more than `most` bytes, alone."
 
     _esm = _CANVAS
     sizes = traitlets.List().tag(sync=True)
     pen = traitlets.Float().tag(sync=True)
+    most = traitlets.Int(_MOST).tag(sync=True)
 
 # %% ../nbs/20a_own.ipynb #3bada184
 def drawn(
@@ -130,20 +143,22 @@ def now(self: Fitting) -> INR:
 
 # %% ../nbs/20a_own.ipynb #3f1ce3b4
 class OwnBench(Panel):
-    "Draw or upload an image, and watch it being fitted and read; `scene` is what came of it, `opened` the source whose way of fitting is taken."
+    "Draw or upload an image, and watch it being fitted and read; `scene` is what came of it, `opened` the source whose way of fitting is taken, and `shown` what all tabs show."
 
     opened = traitlets.Instance(Source, allow_none=True)
     scene = traitlets.Instance(Scene, allow_none=True)
+    shown = traitlets.Instance(Scene, allow_none=True)
 
     def __init__(self, source: Source):
-        self.upload = ui.FileUpload(accept="image/*", description="upload", tooltip="an image file")
         self.invert = ui.Checkbox(description="invert (dark on light)", indent=False, layout=ui.Layout(width="auto"))
         self.run = ui.ToggleButton(description="pause", icon="pause", disabled=True, layout=ui.Layout(width="auto"))
-        self.fitting, self._raw, self._canvas = None, None, ui.VBox()
+        self.fitting, self._raw, self._share, self._canvas = None, None, 1.0, ui.VBox()
         self.progress, self.network = Chart(), Chart()
         super().__init__([], [self.progress, self.network])
-        self._given: tuple[Fitting, int] | None = None  # whose weights the scene has, after how many steps
-        side = ui.VBox([self._canvas, self.upload, self.invert, self.run], layout=ui.Layout(flex="0 0 180px"))
+        self._over: Scene | None = None  # what all tabs showed when the fit began, or went on
+        self._rested: tuple[Fitting, int] | None = None  # what rested last, after how many steps
+        self._given: tuple[Fitting, int, Tensor, bool] | None = None  # whose weights the scene has, after how many steps, the image, and whether it was inverted
+        side = ui.VBox([self._canvas, self.invert, self.run], layout=ui.Layout(flex="0 0 180px"))
         self.children = [ui.Box([side, ui.VBox([self.words, self.progress, self.network], layout=ui.Layout(flex="1 1 420px"))], layout=ui.Layout(flex_flow="row wrap"))]
         self._listen()
         self.opened = source
@@ -151,10 +166,17 @@ class OwnBench(Panel):
 # %% ../nbs/20a_own.ipynb #4f60e265
 @patch
 def _listen(self: OwnBench) -> None:
-    self.upload.observe(lambda moved: moved.new and self._unpack(moved.new[0]["content"].tobytes()), "value")
-    self.invert.observe(lambda moved: self._raw is not None and self.take(self._raw), "value")
+    self.invert.observe(lambda moved: self._raw is not None and self._start(self._raw, self._share), "value")
     self.run.observe(lambda moved: self._pause(moved.new), "value")
     self.observe(lambda moved: self._begin(), "opened")
+    self.observe(lambda moved: self.fitting is not None and self.refresh(), "shown")
+
+
+@patch
+def follow(self: OwnBench, other: Panel, name: str) -> Panel:
+    "Take trait `name` from a picker from now on, and know which scene it gives to all tabs."
+    traitlets.dlink((other, "scene"), (self, "shown"))
+    return Panel.follow(self, other, name)
 
 
 @patch(as_prop=True)
@@ -168,8 +190,8 @@ def _begin(self: OwnBench) -> None:
     "Another source: another canvas, and nothing fitted."
     h, w, _ = self._wanted
     canvas = Canvas(sizes=[FINE * h, FINE * w], pen=FINE * h / 8)
-    canvas.on_msg(lambda canvas, said, files: self._read(bytes(files[0])) if files else self._draw(said["squares"]))
-    self._canvas.children = [canvas]
+    canvas.on_msg(lambda canvas, said, files: self._read(bytes(files[0])) if files else self._refuse(said["heavy"]) if "heavy" in said else self._draw(said["squares"]))
+    self._canvas.children, self._given = [canvas], None
     self._stop()
     self.refresh()
 
@@ -183,18 +205,19 @@ def _stop(self: OwnBench) -> None:
 
 # %% ../nbs/20a_own.ipynb #141ccdc0
 @patch
-def _unpack(self: OwnBench, blob: bytes) -> None:
-    "Read an upload, and forget it: the same file can come again."
-    self.upload.value = ()
-    self._read(blob)
-
-
-@patch
 def _read(self: OwnBench, blob: bytes) -> None:
     "Fit the image of a file, or say why there is none."
     self._stop()
     with self._excused():
-        self.take(picture_of(blob, "this file", self._wanted))
+        self._start(picture_of(blob, "this file", self._wanted), share_seen(blob, self._wanted))
+
+
+@patch
+def _refuse(self: OwnBench, size: int) -> None:
+    "Say that a file was not sent."
+    self._stop()
+    with self._excused():
+        raise ValueError(f"this file has {size / 2**20:.1f} MiB, and the server takes 10 MiB in one message, unless it was told otherwise: make the picture smaller, or give its path to the panel's take")
 
 
 @patch
@@ -211,28 +234,48 @@ def _draw(self: OwnBench, squares: list[int]) -> None:
 def take(
     self: OwnBench,
     image: Float[Tensor, "h w c"] | str | Path,  # in [0, 1], or a file
+    *,
+    until: int | None = None,  # make so many steps before this returns, all of them at most, and rest; without it a loop makes them in the background, where there is one
 ) -> None:
-    "Fit an image as those of the source were fitted, from their start. Raises ValueError for what is no image of their size, and where nobody knows how they were fitted."
+    "Fit an image as those of the source were fitted, from their start. Raises OSError where there is no file, and ValueError for what is no image of their size, and where nobody knows how they were fitted."
+    share = 1.0
+    if isinstance(image, (str, Path)):
+        image, share = load_picture(image, self._wanted)[0], share_seen(image, self._wanted)
+    self._start(image, share, until)
+
+
+@patch
+def _start(self: OwnBench, image: Float[Tensor, "h w c"], share: float, until: int | None = None) -> None:
+    "Fit an image that is so much of the longer side of a picture."
     recipe, spec = recipe_from(self.opened.config, self.opened.card), self.opened.reader.spec
     if recipe.get("stride", 1) > 1:
         raise ValueError(f"the INRs of this model saw every row and column number {recipe['stride']} alone: this panel fits all pixels")
-    image = load_picture(image, self._wanted)[0] if isinstance(image, (str, Path)) else image
     if tuple(image.shape) != (wanted := self._wanted):
         raise ValueError(f"an image of shape {tuple(image.shape)} is not of the shape {wanted} (height, width, channels) that this model knows")
     (seed,) = init_seeds(recipe["init"], [0], inits=recipe["inits"], seed=recipe["seed"])
     self._stop()
-    self._raw, self.fitting = image, Fitting(1 - image if self.invert.value else image, spec, seed=seed, lr=recipe["lr"], penalty=recipe["penalty"])
+    self._raw, self._share, self.fitting = image, share, Fitting(1 - image if self.invert.value else image, spec, seed=seed, lr=recipe["lr"], penalty=recipe["penalty"])
     self.run.disabled = False
-    self._go()
+    self._go() if until is None else self._make(until)
+
+
+@patch
+def _make(self: OwnBench, until: int) -> None:
+    "So many steps at once, and rest."
+    self._over, last = self.shown, self._last
+    with self.quiet():
+        self.run.value = until < last
+    self._advance(min(until, last))
 
 # %% ../nbs/20a_own.ipynb #200af101
 @patch
 def as_code(self: OwnBench) -> list[str]:
-    "The lines that fit the same image in a panel that they call `panel`."
-    if self._raw is None:
+    "The lines that make `scene` in a panel that they call `panel`."
+    if self._given is None:
         return []
-    numbers = [[[round(value, 4) for value in pixel] for pixel in row] for row in self._raw.tolist()]
-    return [f"panel.invert.value = {self.invert.value}", f"panel.take(torch.tensor({numbers}))"]
+    _, steps, image, inverted = self._given
+    numbers = [[[round(value, 4) for value in pixel] for pixel in row] for row in image.tolist()]
+    return [f"panel.invert.value = {inverted}", f"panel.take(torch.tensor({numbers}), until={steps})"]
 
 # %% ../nbs/20a_own.ipynb #01c5847e
 @patch(as_prop=True)
@@ -243,7 +286,7 @@ def _last(self: OwnBench) -> int:
 @patch
 def _go(self: OwnBench) -> None:
     "Fit on, from where it stands."
-    self._going = going = object()
+    self._over, self._going = self.shown, (going := object())
     try:
         asyncio.get_running_loop().create_task(self._fit(self.fitting, going))
     except RuntimeError:
@@ -278,10 +321,25 @@ def _pause(self: OwnBench, paused: bool) -> None:
 @patch
 def settle(self: OwnBench) -> None:
     recipe_from(self.opened.config, self.opened.card)  # says why, where nothing can be fitted
-    if self.fitting is not None and (self.run.value or self.fitting.steps >= self._last):
+    if self._rests:
         self.run.disabled = self.fitting.steps >= self._last
-        if (now := (self.fitting, self.fitting.steps)) != self._given:
-            self._given = now
+        if (now := (self.fitting, self.fitting.steps)) != self._rested:
+            self._rested = now
+            self._hand_on()
+
+
+@patch(as_prop=True)
+def _rests(self: OwnBench) -> bool:
+    "Whether there is a fit that is paused, or made."
+    return self.fitting is not None and (self.run.value or self.fitting.steps >= self._last)
+
+
+@patch
+def _hand_on(self: OwnBench) -> None:
+    "Give the weights to all tabs, unless these were given others since the fit began, or went on."
+    if self.shown is self._over:
+        self._given = *self._rested, self._raw, self.invert.value
+        with self.quiet():
             self.scene = self.opened.scene_of(self.fitting.now(), self.fitting.image * 2 - 1)
 
 
@@ -289,10 +347,20 @@ def settle(self: OwnBench) -> None:
 def tell(self: OwnBench) -> str:
     h, w, channels = self._wanted
     if self.fitting is None:
-        return f"Draw into the black square, or upload or drop an image: it becomes {h} × {w} pixels, {'grey' if channels == 1 else 'colour'}, and is fitted as the model's own data were. What comes of it goes through all tabs."
+        return f"Draw into the black square, or upload or drop an image: its middle{' square' if h == w else f', {h} : {w},'} becomes {h} × {w} pixels, {'grey' if channels == 1 else 'colour'}, and is fitted as the model's own data were. What comes of it goes through all tabs, unless another INR is chosen for them meanwhile."
     steps, quality = self.fitting.curve[-1]
-    done = " <b>These weights are in all tabs now.</b>" if steps >= self._last or self.run.value else ""
-    return f"Step {steps} of {self._last}, {quality:.1f} dB{self._heard()}.{self._turned()}{done}"
+    seen = f" Only the middle {self._share:.1%} of the picture's longer side is seen." if self._share < 0.9995 else ""
+    return f"Step {steps} of {self._last}, {quality:.1f} dB{self._heard()}.{seen}{self._turned()}{self._where()}"
+
+
+@patch
+def _where(self: OwnBench) -> str:
+    "Whether all tabs show the weights of a fit that rests."
+    if not self._rests:
+        return ""
+    if self._given is not None and self._given[:2] == self._rested and self.shown in (None, self.scene):
+        return " <b>These weights are in all tabs now.</b>"
+    return " <b>The other tabs show another INR</b>, which was chosen since."
 
 
 @patch

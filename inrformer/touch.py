@@ -121,19 +121,27 @@ def _offer(self: TouchBench) -> None:
 def settle(self: TouchBench) -> None:
     inr = self.scene.inr
     render(inr, 1, 1)
-    touched = silenced(inr, *self.neuron.value) if self.silence.value else inr
-    self.touched = nudged(touched, *self.weight.value, self.by.value) if self.by.value else touched
+    moved = nudged(inr, *self.weight.value, self.by.value) if self.by.value else inr
+    self.touched = silenced(moved, *self.neuron.value) if self.silence.value else moved
 
 
 @patch
 def tell(self: TouchBench) -> str:
     scene, (layer, k) = self.scene, self.neuron.value
-    done = [f"neuron {k} of {layer_names(scene.inr.spec)[layer]} is silent"] * self.silence.value + [f"{self.weight.label.partition(':')[0]} is nudged by {self.by.value:+.1f} standard deviations"] * bool(self.by.value)
+    done = [f"neuron {k} of {layer_names(scene.inr.spec)[layer]} is silent"] * self.silence.value + [self._nudge()] * bool(self.by.value)
     if not done:
         return "Click a hidden neuron; silence it, or nudge one of its weights."
     image = (render(self.touched, 64, 64) - render(scene.inr, 64, 64)).abs().max().item()
     said = " and ".join(done)
     return f"{said[0].upper()}{said[1:]}: the image moves by up to <b>{number(image)}</b> of 2, and {self._heard()}."
+
+
+@patch
+def _nudge(self: TouchBench) -> str:
+    "What becomes of the weight that is nudged: a weight that reads a silent neuron is 0."
+    name, (tensor, _), by = self.weight.label.partition(":")[0], self.weight.value, f"{self.by.value:+.1f} standard deviations"
+    reads = next(p.inn for p in self.scene.inr.spec.layout if p.name == tensor) == self.neuron.value[0]
+    return f"{name}, which reads it, stays 0 though nudged by {by}" if self.silence.value and reads else f"{name} is nudged by {by}"
 
 
 @patch

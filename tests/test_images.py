@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from inrformer import images as images_module
 from inrformer.__main__ import main
@@ -280,6 +280,9 @@ def put(folder: Path, name: str, image: Image.Image | torch.Tensor, **options) -
     (image if isinstance(image, Image.Image) else Image.fromarray(image.numpy())).save(folder / name, **options)
 
 
+AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+
+
 def flat_colour(mode: str = "RGB") -> Image.Image:
     return Image.new(mode, (4, 4), {"RGB": (255, 0, 0)}.get(mode, 255))
 
@@ -289,6 +292,9 @@ def flat_colour(mode: str = "RGB") -> Image.Image:
     ("a.gif", lambda path: flat_colour("L").save(path, save_all=True, append_images=[Image.new("L", (4, 4), 9)]), "it is 2 pictures, frames or pages"),
     ("a.tif", lambda path: flat_colour().save(path, save_all=True, append_images=[flat_colour()]), "it is 2 pictures, frames or pages"),
     *(("a.png", lambda path, form=form: path.write_bytes(deep_png(*form)), "it has 16 bits per channel") for form in ((2, 3), (4, 2), (6, 4))),
+    ("a.ppm", lambda path: path.write_bytes(b"P6 4 4 65535 " + bytes(96)), "it has 16 bits per channel"), ("a.ppm", lambda path: path.write_bytes(b"P3 4 4 1023 " + b"1000 " * 48), "it has 10 bits per channel"),
+    *((f"a.{kind}", lambda path, kind=kind: path.write_bytes(deep_jpeg2000(kind)), "it has 12 bits per channel") for kind in ("jp2", "j2k")),
+    pytest.param("a.avif", lambda path: path.write_bytes(deep_avif()), "it has 10 bits per channel", marks=AVIF), ("a.rgb", lambda path: flat_colour().save(path, "SGI", bpc=2), "it has 16 bits per channel"),
 ])
 def test_pictures_that_would_be_taken_for_others_are_refused(tmp_path, name, save, said):
     save(tmp_path / name)
@@ -300,6 +306,34 @@ def test_a_cameras_photograph_is_its_first_picture(tmp_path):
     "Phones write a second picture, such as a depth map, behind the photograph."
     flat_colour().save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[Image.new("RGB", (4, 4))])
     assert Image.open(tmp_path / "a.jpg").n_frames == 2 and load_picture(tmp_path / "a.jpg", (4, 4, 3))[0, ..., 0].min() > 0.9
+
+
+@pytest.mark.parametrize("name", ["a.ppm", "a.jp2", "a.j2k", pytest.param("a.avif", marks=AVIF), "a.sgi"])
+def test_pictures_of_eight_bits_are_taken_in_every_form(tmp_path, name):
+    flat_colour().save(tmp_path / name)
+    assert (load_picture(tmp_path / name, (4, 4, 3)) - torch.tensor([1.0, 0.0, 0.0])).abs().max() < 0.05
+    (tmp_path / "a.ppm").write_bytes(b"P3 1 1 15 15 0 15")
+    assert load_picture(tmp_path / "a.ppm", (1, 1, 3)).flatten().tolist() == [1, 0, 1]
+
+
+def encoded(form: str, **options) -> bytearray:
+    flat_colour().save(file := io.BytesIO(), form, **options)
+    return bytearray(file.getvalue())
+
+
+def deep_jpeg2000(kind: str) -> bytes:
+    "A JPEG 2000 whose header says 12 bits for each of three channels."
+    blob = encoded("JPEG2000", no_jp2=kind == "j2k")
+    first = blob.index(b"\xff\x4f\xff\x51") + 42
+    blob[first : first + 9 : 3] = b"\x0b" * 3
+    return bytes(blob)
+
+
+def deep_avif() -> bytes:
+    "An AVIF whose header says 10 bits for each of three channels."
+    blob = encoded("AVIF")
+    blob[blob.index(b"av1C") + 6] |= 0x40
+    return bytes(blob.replace(b"\x03\x08\x08\x08", b"\x03\x0a\x0a\x0a"))
 
 
 def deep_png(colour: int, channels: int) -> bytes:
@@ -439,7 +473,7 @@ def test_how_much_of_a_picture_is_seen(tmp_path):
     exif[0x0112] = 6
     put(tmp_path, "wide.png", pictures(1, 4, 12)[0]), put(tmp_path, "turned.png", pictures(1, 4, 12)[0], exif=exif)
     for name, shape, share in (("wide.png", (8, 8, 1), 1 / 3), ("wide.png", (2, 6, 1), 1), ("turned.png", (6, 2, 1), 1), ("turned.png", (2, 6, 1), 1 / 9)):
-        assert share_seen(tmp_path / name, shape) == pytest.approx(share)
+        assert share_seen(tmp_path / name, shape) == share_seen((tmp_path / name).read_bytes(), shape) == pytest.approx(share)
 
 
 def test_pictures_without_classes_are_fitted_and_not_classified(tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ def id_of(row):
 
 def test_readers_of_the_table_train_as_one_of_their_trials_did():
     "Or, where none was made, as their protocol says, by AdamW at its usual rate, or as the same reader without options."
-    trials = [t for t in csv.DictReader((ROOT / "figures" / "trials_of_readers.csv").open()) if not t["norm"]]
+    trials = [t for t in csv.DictReader((ROOT / "figures" / "trials_of_readers.csv").open()) if not t["otherwise"]]
     tried = {(t["reader"], t["optimizer"], float(t["lr"]), float(t["weight_noise"]), float(t["frequency_std"] or "nan")) for t in trials}
     names = set()
     for row, how in MATCHED:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from PIL import Image
 
 from inrformer import widgets
 from inrformer.app import TABS, Workbench
-from inrformer.editing import STEPS, EditBench, Learning
+from inrformer.editing import STEPS, EditBench, Learning, score
 from inrformer.figures import blank, fig_errors
 from inrformer.fitting import fit
 from inrformer.gallery import Gallery
@@ -194,9 +193,38 @@ def test_a_scene_that_cannot_be_shown_leaves_no_trace():
     bench.scene = Scene(*scene_of(CUBE))
     assert "only INRs of 2 coordinates" in bench.words.value
     assert json.loads(bench.images.figure)["layout"]["meta"]["alt"] == "Nothing to show.", "the picture is of another scene than the words"
+    assert not bench.numbers.value, "the table is of another scene than the words"
     bench.scene = plain
     bench.steps.value = 22
     assert "the same image" in bench.words.value and bench.steps.max == 22
+
+
+def test_what_nobody_expected_is_told_as_well(capsys, monkeypatch):
+    bench = siren_bench(PermuteBench)
+
+    def fail(*_):
+        raise ArithmeticError("a share of nothing")
+
+    monkeypatch.setattr("inrformer.widgets.canonicalize", fail)
+    bench.canonical.value = True
+    assert "An error inside, whose traceback is in the log: ArithmeticError: a share of nothing" in bench.words.value and not bench.numbers.value
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_readers_tab_says_what_else_has_changed_than_the_order():
+    bench = siren_bench(PermuteBench)
+    readers = siren_bench(ReadersBench, flat=reader_of(SIREN, "flat")).follow(bench, "change")
+    bench.steps.value = 3
+    assert "3 transpositions lie between the two INRs." in readers.words.value
+    tick(bench, "flip signs of sines")
+    assert "3 transpositions lie between the two INRs, and what is ticked besides permuting." in readers.words.value
+
+
+def test_an_image_that_moves_is_no_symmetry(monkeypatch):
+    bench = siren_bench(PermuteBench)
+    spoilt = replace(bench.change, after=bench.change.after.map(lambda t: t * 1.01))
+    monkeypatch.setattr(bench, "change", spoilt)
+    assert "<b>The image moves</b>, by up to" in bench._verdict()
 
 
 def test_the_stage_that_breaks_is_explained_by_what_broke_it():
@@ -543,13 +571,13 @@ def test_an_own_image_is_fitted_as_the_data_were_and_goes_through_all_tabs(shipp
         own.take(torch.zeros(9, 9, 1))
 
 
-def uploaded(own: OwnBench, blob: bytes) -> None:
-    own.upload.value = (dict(name="a.png", type="image/png", size=len(blob), content=memoryview(blob), last_modified=datetime.now(UTC)),)
-
-
 def on_canvas(own: OwnBench, squares: Sequence[int] = (), *files: bytes) -> None:
-    "What the canvas says of a stroke, or of a file dropped on it."
-    own._canvas.children[0]._handle_custom_msg(dict(squares=list(squares)), list(files))
+    "What the canvas says of a stroke, or of a file dropped on it or chosen."
+    own._canvas.children[0]._handle_custom_msg(dict(squares=list(squares)), [memoryview(blob) for blob in files])
+
+
+def uploaded(own: OwnBench, blob: bytes) -> None:
+    on_canvas(own, (), blob)
 
 
 STROKE = [0] * 512 + [255] * 512
@@ -559,7 +587,7 @@ def test_the_same_file_and_the_same_stroke_can_come_again(shipped):
     own, blob = OwnBench(shipped), png((9, 9), "L", 200)
     uploaded(own, blob)
     first = own.fitting
-    assert first.steps == 90 and own.upload.value == ()
+    assert first.steps == 90
     on_canvas(own, STROKE)
     stroke = own.fitting
     assert stroke is not first and stroke.image.mean() == 0.5
@@ -569,9 +597,7 @@ def test_the_same_file_and_the_same_stroke_can_come_again(shipped):
     assert own.fitting is None and "Draw into the black square" in own.words.value and own.progress.figure == blank().to_json()
     on_canvas(own, STROKE)
     assert torch.equal(own.fitting.image, stroke.image) and "Step 90 of 90" in own.words.value
-    on_canvas(own, (), memoryview(blob))
-    assert torch.equal(own.fitting.image, first.image)
-    on_canvas(own, (), b"none")
+    uploaded(own, b"none")
     assert "no readable image" in own.words.value and own.fitting is None
 
 
@@ -661,6 +687,89 @@ def test_pausing_and_going_on_at_once_starts_no_second_loop(shipped):
     assert [steps for steps, _ in panel._learning.curve] == [0, 2]
 
 
+def test_a_fit_up_to_a_step_is_made_before_the_next_line_whether_a_loop_runs_or_not(shipped):
+    "What is copied as code acts on the INR that it made, and a paused fit comes back as that."
+    found, image = {"digits": lambda: shipped}, (shipped.images[7] + 1) / 2
+
+    async def copied() -> tuple[Workbench, Workbench]:
+        bench = Workbench(found)
+        own, edit = bench.go("own image"), bench.go("edit")
+        own.take(image, until=30)
+        assert (own.fitting.steps, own.run.value, own.run.disabled, own.run.description) == (30, True, False, "go on") and bench.picker.scene is own.scene
+        edit.learn(2)
+        edit.take()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("inrformer.app.Workbench", lambda: Workbench(found))
+            exec(bench.as_code(), made := {})
+        return bench, made["bench"]
+
+    bench, again = asyncio.run(copied())
+    assert "until=30)" in bench.as_code() and again.panels["own image"].fitting.steps == 30
+    for one in (bench, again):
+        assert (render(one.panels["edit"]._taken[0][0].inr, 8, 8) - (2 * image - 1)).square().mean() < 1, "another INR was edited"
+    assert (again.picker.scene.inr.flat() - bench.picker.scene.inr.flat()).abs().max() < 0.01
+    own = OwnBench(shipped)
+    own.take(image, until=1000)
+    assert own.fitting.steps == 90 and own.run.disabled and "until=90)" in own.as_code()[1]
+
+
+def test_a_fit_leaves_alone_what_was_chosen_while_it_ran(shipped):
+    async def meanwhile() -> None:
+        bench = Workbench({"digits": lambda: shipped})
+        own = bench.go("own image")
+        own.take((shipped.images[7] + 1) / 2)
+        while own.fitting.steps < 9:
+            await asyncio.sleep(0.01)
+        bench.picker.image.value = 5
+        chosen = bench.picker.scene
+        while own.fitting.steps < 90:
+            await asyncio.sleep(0.01)
+        assert bench.picker.scene is chosen and own.scene is None and "The other tabs show another INR" in own.words.value and "panel.take" not in bench.as_code()
+        own.take((shipped.images[7] + 1) / 2)
+        while own.fitting.steps < 90:
+            await asyncio.sleep(0.01)
+        assert bench.picker.scene is own.scene is not None and "in all tabs now" in own.words.value
+        bench.picker.image.value = 6
+        assert "The other tabs show another INR" in own.words.value, "the words are of what was"
+
+    asyncio.run(meanwhile())
+
+
+def test_a_fit_that_goes_on_after_another_choice_is_given_to_all_tabs(shipped):
+    bench = Workbench({"digits": lambda: shipped})
+    own = bench.go("own image")
+    own.take((shipped.images[7] + 1) / 2, until=30)
+    bench.picker.image.value = 5
+    own.run.value = False
+    assert own.fitting.steps == 90 and bench.picker.scene is own.scene
+    own.take((shipped.images[8] + 1) / 2, until=12)
+    on_canvas(own, [0] * 1024)
+    assert own.fitting is None and "until=12)" in own.as_code()[1] and bench.picker.scene is own.scene, "the code is of what all tabs show"
+
+
+def test_how_much_of_a_file_is_seen_is_said(shipped, tmp_path):
+    own, wide = OwnBench(shipped), png((30, 10), "L", 200)
+    uploaded(own, wide)
+    assert "Only the middle 33.3% of the picture's longer side is seen." in own.words.value
+    own.invert.value = True
+    assert "Only the middle 33.3%" in own.words.value
+    uploaded(own, png((9, 9), "L", 200))
+    assert "Only the middle" not in own.words.value
+    (tmp_path / "a.png").write_bytes(wide)
+    own.take(tmp_path / "a.png", until=3)
+    assert "Only the middle 33.3%" in own.words.value
+    on_canvas(own, STROKE)
+    assert "Only the middle" not in own.words.value
+
+
+def test_a_file_that_the_server_would_not_take_is_refused_in_words(shipped):
+    own = OwnBench(shipped)
+    own.take((shipped.images[7] + 1) / 2)
+    own._canvas.children[0]._handle_custom_msg(dict(heavy=12 * 2**20), [])
+    assert "this file has 12.0 MiB, and the server takes 10 MiB in one message" in own.words.value and own.fitting is None
+    assert 10 * 2**20 - 10_000 < own._canvas.children[0].most < 10 * 2**20
+
+
 def test_a_fit_that_diverges_is_left(shipped):
     own = OwnBench(replace(shipped, config=replace(shipped.config, fit=replace(shipped.config.fit, fit_lr=1e3))))
     own.take((shipped.images[3] + 1) / 2)
@@ -692,7 +801,7 @@ def test_a_panel_that_nobody_looks_at_fits_nothing(shipped, monkeypatch):
     bench.picker.image.value = 3
     monkeypatch.undo()
     bench.go("two INRs")
-    assert panel.scene is bench.picker.scene and torch.equal(panel.other.flat(), bench.picker.scene.again(1).to(torch.float64).flat())
+    assert panel.scene is bench.picker.scene and torch.equal(panel.other.flat(), bench.picker.scene.again(4).to(torch.float64).flat())
 
 
 def test_alignment_takes_the_order_of_neurons_away_and_nothing_else(shipped):
@@ -707,6 +816,47 @@ def test_alignment_takes_the_order_of_neurons_away_and_nothing_else(shipped):
     assert barrier(pair.loss["aligned"]) < 1e-9 < 0.1 < barrier(pair.loss["as they are"]) and "aligned there is none" in pair.words.value
     line = between(scene.inr, pair.other, 3)
     assert torch.allclose(line.flat()[1], (scene.inr.flat() + pair.other.flat())[0] / 2) and losses(line, scene.image).shape == (3,)
+
+
+def test_an_inr_is_never_compared_with_itself(shipped):
+    bench = Workbench({"digits": lambda: shipped})
+    pair = bench.go("two INRs")
+    for start in (1, 2, 3):
+        bench.picker.start.value = start
+        for second in (4, 5):
+            pair.second.value = second
+            assert not torch.equal(pair.other.flat(), pair.scene.inr.flat()) and "order of neurons alone" not in pair.words.value and "still differ" in pair.words.value
+    scene = shipped.scene(0, 4)
+    pair.scene = scene
+    pair.second.value = 4
+    assert torch.equal(pair.other.flat(), scene.again(6).to(torch.float64).flat()) and "Start 4 gives the first again, so the second is from start 6" in pair.words.value
+    pair.second.value = 5
+    assert "gives the first again" not in pair.words.value
+
+
+def test_a_line_without_a_rise_is_no_mere_order_of_neurons(shipped):
+    scene = shipped.scene(0)
+    near = scene.inr.map(lambda t: t * (1 + 1e-6))
+    pair = PairBench(scene.inr, scene.reader, image=scene.image, again=lambda start: near)
+    pair._again = lambda start: (near, "")
+    pair.refresh()
+    assert barrier(pair.loss["aligned"]) < 1e-9 and "order of neurons alone" not in pair.words.value and "relative error of 1.0e-06" in pair.words.value
+    assert "mean squared error against the image that the first was fitted to, with black at -1 and white at 1" in pair.words.value
+    pair.scene = replace(scene, image=None, again=None)
+    pair.second.value = 0
+    assert "against what the first shows at 16 × 16 points" in pair.words.value and "order of neurons alone" in pair.words.value
+
+
+def test_a_silent_neuron_stays_silent_when_a_weight_that_reads_it_is_nudged(shipped):
+    scene = shipped.scene(0)
+    panel = TouchBench(scene.inr, scene.reader)
+    panel.neuron.value = (1, 3)
+    panel.set((panel.silence, True), (panel.weight, dict(panel.weight.options)["W2[4, 3]: to hidden layer 2, neuron 4"]), (panel.by, 2.0))
+    assert torch.equal(panel.touched.flat(), silenced(scene.inr, 1, 3).flat()) and "W2[4, 3], which reads it, stays 0 though nudged by +2.0" in panel.words.value
+    panel.silence.value = False
+    assert "W2[4, 3] is nudged by +2.0" in panel.words.value
+    w2, moved = scene.inr.named["W2"], panel.touched.named["W2"]
+    assert (moved - w2)[0, 4, 3] == pytest.approx(2 * w2.std(correction=0).item())
 
 
 def test_touching_a_neuron_moves_image_and_answer(shipped):
@@ -804,6 +954,49 @@ def test_training_can_be_paused(shipped):
 
     stood, there, panel = asyncio.run(halt())
     assert stood == there < STEPS and panel.run.description == "go on" and not panel.run.disabled
+
+
+def test_training_goes_on_while_neurons_are_permuted(shipped):
+    async def permuted() -> list[int]:
+        bench = Workbench({"digits": lambda: shipped})
+        panel, made = bench.go("edit"), []
+        panel.run.value = True
+        for steps in (5, 9):
+            bench.panels["permute"].steps.value = steps
+            assert panel.run.value and panel.run.description == "pause"
+            made.append(panel._learning.steps)
+            while panel._learning.steps < made[-1] + 10:
+                await asyncio.sleep(0.01)
+        panel.change = Change.permuted(replace(bench.picker.scene, test=shipped.test[:30]))
+        assert not panel.run.value and panel._learning is None, "an editor of other INRs goes on"
+        return made
+
+    first, second = asyncio.run(permuted())
+    assert first + 10 <= second < STEPS
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_an_edit_that_changes_nothing_here_says_so(shipped, value):
+    panel, whole = EditBench(shipped.scene(0).inr, shipped.reader, test=shipped.test), shipped.scene(0).inr
+    panel.learn(2)
+    flat = INR(tuple(torch.full_like(t, value) if p.inn is None and p.out == whole.spec.depth else t * (p.out != whole.spec.depth) for p, t in zip(whole.spec.layout, whole.tensors)), whole.spec)
+    panel.change = Change.permuted(Scene(flat, shipped.reader, test=shipped.test))
+    assert "This edit changes nothing here" in panel.words.value and "the weights move by" in panel.words.value and "on 60 that it never saw" in panel.words.value
+    held = replace(shipped.test[:1], inr=flat.to(torch.float32))
+    with pytest.raises(ValueError, match="dilate changes nothing of what these INRs show"):
+        score(panel.task, panel._whole, held)
+
+
+def test_a_score_is_of_float64_moments(shipped):
+    task, small = Edit(), shipped.test[:1]
+    inr = small.inr.to(torch.float64)
+    nearly = INR(tuple(t * 1e-4 if p.out == inr.spec.depth and p.inn is not None else t for p, t in zip(inr.spec.layout, inr.tensors)), inr.spec)
+    learned = Learning(task, shipped.test)
+    learned.advance(2)
+    x = task.shown(nearly)
+    y, made = F.max_pool2d(x, 3, 1, 1), task.shown(learned.editor.edit(nearly))
+    wanted = 1 - ((made - y).square().mean() / (x - y).square().mean()).item()
+    assert score(task, learned.editor, replace(small, inr=nearly))["edit_made"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_an_editor_of_a_run_is_taken_as_it_is(shipped, monkeypatch):

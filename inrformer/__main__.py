@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 from .answers import caveat, classify, image_shape_of
 from .config import PROTOCOLS, config_from, flat, identity, parse_fields, run_id
-from .data import build_dataset, count_shards, parse_part, parse_spec
+from .data import Fit, build_dataset, count_shards, parse_part, parse_spec
 from .demo import BESIDE_DEMO, pack_demo
 from .experiments import EXPERIMENTS, ZOOS, experiment
 from .files import relative, shown
@@ -91,14 +91,14 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", required=True, help="widths, then fields that differ from their defaults: 2-32-32-3,omega=20, or 10-32-32-3,kind=relu,fourier=2")
     parser.add_argument("--shard", default="1/1", help="which part to fit, from 1, and of how many: 3/16 (default: all)")
     for name, default, text in (
-        ("steps", 200, "Adam steps"), ("lr", 1e-3, "Adam's learning rate"), ("stride", 1, "each step sees every stride-th row and column"),
-        ("inits", 10, "starts in the pool"), ("copies", 1, "INRs per training image"), ("seed", 0, "seed of the starts"), ("shard-size", 1024, "INRs per file"),
+        ("steps", Fit.fit_steps, "Adam steps"), ("lr", Fit.fit_lr, "Adam's learning rate"), ("stride", 1, "each step sees every stride-th row and column"),
+        ("inits", Fit.inits, "starts in the pool"), ("copies", Fit.copies, "INRs per training image"), ("seed", Fit.fit_seed, "seed of the starts"), ("shard-size", 1024, "INRs per file"),
     ):
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} (default: {default})")
     for name, default, text in (("val-parts", Data().val_parts, "with --test-init other: parts of the training images, one of which validates"), ("val-part", Data().val_part, "with --test-init other: which of them")):
         parser.add_argument(f"--{name}", type=int, help=f"{text} (default: {default})")
     parser.add_argument("--penalty", type=float, help="weight of a penalty that the kind has, as mfn of frequencies that pixels cannot show (default: none)")
-    parser.add_argument("--init", choices=INIT_POLICIES, default="shared", help="where INRs start (default: shared)")
+    parser.add_argument("--init", choices=INIT_POLICIES, default=Fit.init, help=f"where INRs start (default: {Fit.init})")
     parser.add_argument("--test-init", choices=("same", "other"), default="same", help="other: images that validate and test also from starts that training never saw")
     parser.add_argument("--device", help="cpu or cuda (default: the GPU where there is one)")
 

@@ -140,7 +140,7 @@ LEFT = re.compile(rf"\.{{1,2}}(?:{SHARD.pattern}|(?:card|build)\.json|build|inde
 def _check_own(folder: Path) -> None:
     "Raise ValueError for a folder that nothing of ours was begun in, and that has a README.md, which a data set brings."
     if not any((folder / name).exists() for name in ("card.json", "build.json")) and (folder / "README.md").exists():
-        raise ValueError(f"{shown(folder)} holds a README.md that is of no data set, and would be replaced by one: choose another folder")
+        raise ValueError(f"{shown(folder)} holds a README.md of something else, which would be overwritten: choose another folder")
 
 
 def _read_ours(path: Path) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def _check_code(folder: Path, record: Mapping[str, Any], device: torch.device) -
     "Raise ValueError when this device or this code would round differently from what has begun the folder."
     for begun, here in ((record["device"], device.type), (record["code"], code_path(device))):
         if begun != here:
-            raise ValueError(f"{shown(folder)} was begun on {begun}, and {here} rounds differently: go on with the former, or remove the folder, or choose another")
+            raise ValueError(f"{shown(folder)} was begun on {begun}, and {here} rounds differently: go on there, or remove the folder, or choose another")
 
 # %% ../nbs/07_data.ipynb #17e4c1e6
 @dataclass(frozen=True, eq=False)

@@ -148,7 +148,7 @@ SHRUNK = 16  # times as many in an image that is made smaller
 def _decode(blob: bytes | None, where: str, size: tuple[int, int] | None = None) -> Image.Image:
     "An encoded image, upright, grey or RGB, and of a height and width where they are given; raises ValueError naming the place when it is missing, too large, or neither."
     if blob is None:
-        raise ValueError(f"{where} holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`")
+        raise ValueError(f"{where} holds no bytes of an image, at most a path: the bytes of the image's file belong in `bytes`")
     if not blob:
         raise ValueError(f"{where} is empty: there is no image in it")
     limit = NUMBERS[0] * (SHRUNK if size else 1)

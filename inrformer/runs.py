@@ -397,7 +397,7 @@ def _check_classes(cfg: RunConfig, images: tuple[Images, Images] | None) -> None
     place = source_name(cfg.inputs.dataset) if images else cfg.inputs.data
     check_folders(place, classes)
     if cfg.objective == "classify" and len(classes) < 2:
-        raise ValueError(f"all images of {place} are of one class, {''.join(classes)!r}: they can be fitted, and none told from another; classes are folders, as in my/cat/1.png, or labels of a table")
+        raise ValueError(f"all images of {place} are of one class, {''.join(classes)!r}: they can be fitted, but there is nothing to classify; classes are folders, as in my/cat/1.png, or labels of a table")
     if cfg.objective in ("classify", "contrast") and classes and all(re.fullmatch(r"\d+/\d+", name) for name in classes):
         raise ValueError(f"{place} is a zoo, whose labels are accuracies and no classes to be told apart: choose objective=regress, which tells them, or objective=adapt")
 

@@ -97,7 +97,7 @@ def test_tables_that_cannot_be_used(name, shown, tmp_path):
         sizes=r"row 1 of .* is \(5, 4, 1\), the first is \(4, 4, 1\) .*: a size, such as size=32, brings all to one",
         kinds=r"row 1 of .* is \(4, 4, 3\), the first is \(4, 4, 1\) .*: make all of them grey, or none",
         alpha="row 0 of .* mode RGBA, part of which is seen through: lay it on a background",
-        bytes="row 0 of .* holds no bytes of an image, at most a path: the bytes of the image's file belong into `bytes`",
+        bytes="row 0 of .* holds no bytes of an image, at most a path: the bytes of the image's file belong in `bytes`",
         noise="row 0 of .* holds no readable image: it is in no known format of pixels, such as PNG or JPEG$",
         nothing="row 0 of .* is empty: there is no image in it$",
         unlabelled="row 1 of .*x-train.parquet has the label None: every image needs a label",
@@ -481,7 +481,7 @@ def test_pictures_without_classes_are_fitted_and_not_classified(tmp_path, monkey
     for i, image in enumerate(pictures(6, 6, 6)):
         put(tmp_path / "flat", f"{i}.png", image)
     small = dict(dataset=str(tmp_path / "flat"), n_train=5, n_test=1, hidden="4-4", omega=8.0, fit_steps=3)
-    with pytest.raises(ValueError, match="all images of flat are of one class, 'unlabelled': they can be fitted, and none told from another; classes are folders"):
+    with pytest.raises(ValueError, match="all images of flat are of one class, 'unlabelled': they can be fitted, but there is nothing to classify; classes are folders"):
         run(small, out=tmp_path / "runs")
     main(["fit", str(tmp_path / "flat"), str(tmp_path / "inrs"), "--spec", "2-4-4-1", "--steps", "3"])
     with pytest.raises(ValueError, match="all images of .*inrs are of one class, 'unlabelled'"):

@@ -325,7 +325,7 @@ def test_files_that_hold_something_else_say_what(tmp_path):
     for state, said in (
         (dict(state_dict=good, epoch=3), "holds no state dict, .* but dict; it has one under 'state_dict': save that alone"), ({0: torch.ones(2)}, "holds no state dict"), ({}, "holds no state dict"),
         ({name: t.int() for name, t in good.items()}, r"holds \['torch.int32'\]; weights are floating-point"),
-        (good | {"net.2.weight": torch.ones(1).expand(10**6, 10**6)}, "claims 4,000,000,.* bytes of tensors, more than it has: nothing is unfolded"),
+        (good | {"net.2.weight": torch.ones(1).expand(10**6, 10**6)}, "claims 4,000,000,.* bytes of tensors, more than the file has: it is refused"),
     ):
         torch.save(state, path)
         with pytest.raises(ValueError, match=f"x.pth {said}"):

@@ -143,13 +143,13 @@ def _load(path: Path) -> Mapping[str, Tensor]:
             raise
         raise ValueError(f"{shown(path)} is damaged, or no plain state dict, and nothing else is loaded: of a whole module, save model.state_dict() alone") from error
     if packed:
-        raise ValueError(f"{shown(path)} is compressed, as no state dict is that torch.save writes: nothing is unfolded")
+        raise ValueError(f"{shown(path)} is a compressed archive, which torch.save never writes: it is refused")
     if not _is_state(state):
         inner = [name for name, value in state.items() if _is_state(value)] if isinstance(state, Mapping) else []
         advice = f"; it has one under {inner[0]!r}: save that alone" if inner else ""
         raise ValueError(f"{shown(path)} holds no state dict, which maps names to tensors, but {type(state).__name__}{advice}")
     if (held := sum(t.numel() * t.element_size() for t in state.values())) > path.stat().st_size:
-        raise ValueError(f"{shown(path)} claims {held:,} bytes of tensors, more than it has: nothing is unfolded")
+        raise ValueError(f"{shown(path)} claims {held:,} bytes of tensors, more than the file has: it is refused")
     return state
 
 # %% ../../nbs/interchange/state_dicts.ipynb #6a77721d

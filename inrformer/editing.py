@@ -206,7 +206,7 @@ def take(self: EditBench) -> None:
     scene = self.change.scene
     if self._whole is not None:
         self._taken.append((scene, self.editor.value, 0 if self._learning is None else self._learning.steps, self.strength.value))
-        self.kept = replace(scene, inr=self._partly.edit(scene.inr), image=None, again=None)
+        self.kept = replace(scene, inr=self._partly.edit(scene.inr), image=None, again=None, about=f"This INR was edited ({self.editor.value}, strength {self.strength.value:g}). {scene.about}")
 
 
 @patch(as_prop=True)

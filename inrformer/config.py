@@ -258,14 +258,14 @@ def from_json(values: dict[str, Any]) -> RunConfig:
         raise ValueError(f"{values} is no config of this version: {error!r}") from error
 
 # %% ../nbs/13_config.ipynb #539825d0
-UNSAID = ("size", "penalty", "start_from")  # fields that a run is known by only where they are given
+UNSAID = ("size", "penalty", "start_from", "mlp")  # fields that a run is known by only where they are given
 
 
 def identity(cfg: RunConfig) -> dict[str, Any]:
     "What a run is known by: its config without the device, and without the fields of `UNSAID` where they are None; images by their name, INRs by their digest, never by a path."
     values = _plain(cfg)
     values["train"].pop("device")
-    for part in (values, values["inputs"], values["fit"] or {}):
+    for part in (values, values["inputs"], values["fit"] or {}, values["architecture"]):
         for name in [name for name in UNSAID if name in part and part[name] is None]:
             del part[name]
     if "domain_images" in values["task"]:

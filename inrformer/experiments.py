@@ -8,7 +8,7 @@ __all__ = ['Row', 'TABLE3', 'HEADS', 'CONTROLS', 'MNIST_PIXELS', 'CIFAR10_PIXELS
            'DIGITS', 'OTHER_INRS', 'CHOICES', 'MATCHED', 'WITHOUT_CROP', 'AS_FITTED', 'AUTHORS', 'ONE_NEURON',
            'EDITORS', 'POOLED', 'SHARED', 'INDEPENDENT', 'STILL', 'VIEWS', 'SIREN', 'MFN', 'MFN_FAST_WAVES',
            'MFN_CIFAR10', 'PRETRAINED_ENCODER', 'FROZEN_ENCODER', 'BOTH', 'REST', 'BESIDE', 'MIRRORED', 'SCALEGMN',
-           'SLOWER', 'FASTER', 'PARTS', 'ON_MNIST', 'ON_MNIST_SHARED', 'ON_CIFAR10', 'EXPERIMENTS', 'TITLES',
+           'SLOWER', 'FASTER', 'PARTS', 'BEHIND', 'ON_MNIST', 'ON_MNIST_SHARED', 'ON_CIFAR10', 'EXPERIMENTS', 'TITLES',
            'ONE_POINT', 'ADAPTERS', 'REGRESSORS', 'ZOOS', 'with_seeds', 'depths', 'as_long', 'reader_and_choices',
            'plain_reader', 'for_fifteen_minutes', 'as_long_as_others', 'protocols_of', 'experiment',
            'no_blocks_as_long']
@@ -169,6 +169,7 @@ SCALEGMN: list[Row] = [row for row in as_long_as_others() if row.get("reader") =
 SLOWER: Row = dict(lr=2e-3)  # a third of the rate of Muon that trials on MNIST chose
 FASTER: Row = dict(lr=6e-3)  # three times the rate of INRFormer on CIFAR-10, where trials chose it without blocks
 PARTS: list[Row] = [*DISSECTED, POOLED, GRAPH_ALONE, dict(aux=False), dict(depth=0, aux=False)]
+BEHIND: list[Row] = [dict(mlp=256), dict(depth=0, mlp=256)]  # a hidden layer before the classes, as DeepSets, NFN and the graph readers have one
 ON_MNIST: list[Row] = [dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=12), MNIST_PIXELS, *as_long({0: COSTS["mnist-small"][0]}, 8)]
 ON_MNIST_SHARED: list[Row] = [dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-shared"]}, PROTOCOLS["mnist-small"].chosen["epochs"])]
 ON_CIFAR10: list[Row] = [dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, CIFAR10_PIXELS, *(row | rate for rate in (dict(), FASTER) for row in as_long({0: COSTS["cifar10-small"][0]}, 5)), dict(depth=0) | FASTER]
@@ -178,7 +179,7 @@ ON_CIFAR10: list[Row] = [dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, CIFAR10_P
 EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=88), *as_long({0: NO_BLOCKS["digits"]}, DIGITS["epochs"])], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds(ON_MNIST, 3, **INDEPENDENT | dict(epochs=8)),
+    "mnist-small": with_seeds([*ON_MNIST, *BEHIND], 3, **INDEPENDENT | dict(epochs=8)),
     "mnist-shared": with_seeds(ON_MNIST_SHARED, 3, **SHARED | SLOWER),
     "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-field"]}, PROTOCOLS["mnist-field"].chosen["epochs"])], 3, protocol="mnist-field", dataset="mnist"), *with_seeds([*NOT_CANONICAL, *SCALEGMN], 1, protocol="mnist-field", dataset="mnist")],
     "cifar10-small": with_seeds(ON_CIFAR10, 3, protocol="cifar10-small", dataset="cifar10"),

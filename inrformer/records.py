@@ -436,6 +436,7 @@ PHRASES = {
     "max_frequency": "embedding frequencies to {}",
     "model": "size {}",
     "probes": "{} probes",
+    "mlp": "hidden layer of {}",
     "frequency_std": "embedding scale {}",
     "dim": "width {}",
     "edge_dim": "edge width {}",

@@ -136,6 +136,7 @@ class INRFormerConfig(GraphChoices):
     outputs: int = 1  # functions that one target INR holds, its hidden layers in common
     edit_from_input: bool = True  # the edited INR, which shows the crop, is the input INR changed by the read-outs (not in the paper); no logit comes from it
     head: str = "translate"  # name in HEADS: values of target INRs, read from the graph alone ("translate") or changed from the input INR ("start"), pooled node vectors ("pool"), or "both"
+    mlp: int | None = None  # width of a hidden layer between what the head sees and the classes (not in the paper), if there is to be one
 
 # %% ../../nbs/readers/inrformer.ipynb #f64fffa1
 @patch
@@ -145,6 +146,8 @@ def check(self: INRFormerConfig) -> None:
     self.one_of(model=tuple(MODELS), weight_embedding=("sinusoidal", "chebyshev"), fold=("max", "mean"), head=tuple(HEADS), blocks=("graph", "elementwise"), attention=tuple(ATTENTIONS))
     self.at_least(1, "dim", "edge_dim", "heads", "hint", "query", "features", "outputs")
     self.at_least(0, "depth")
+    if self.mlp is not None:
+        self.at_least(1, "mlp")
     self.positive("max_frequency")
     self._agree()
 
@@ -165,7 +168,7 @@ def _agree(self: INRFormerConfig) -> None:
 class INRFormer(Reader):
     """Read INRs by a transformer on their graphs, invariant to permutations of hidden neurons (INRFormer, section 2).
 
-    `features`: (b, 2 k c), mean and maximum of every channel of k target INRs; with the head `pool` (b, 2 d (L + 1)), those of the neurons of every layer; with `both`, one after the other. Raises ValueError at construction when `hint` or `query` is no grid;
+    `features`: (b, 2 k c), mean and maximum of every channel of k target INRs; with the head `pool` (b, 2 d (L + 1)), those of the neurons of every layer; with `both`, one after the other; with `mlp`, so many numbers of a hidden layer behind them. Raises ValueError at construction when `hint` or `query` is no grid;
     when called, for INRs of another spec, points of another shape and, in evaluation mode, NaN or infinite weights.
     """
 
@@ -207,7 +210,9 @@ def _build_heads(self: INRFormer, sizes: dict[str, int]) -> None:
     self.rewrite = INR2INR(spec, targets=1, **sizes, start=c.edit_from_input or c.head == "start")
     self.register_buffer("query", grid(*[grid_side(c.query, spec.coordinates, "query")] * spec.coordinates), persistent=False)
     self.norms = nn.ModuleDict({name: nn.LayerNorm(widths[name]) for name in used})
-    self.width = sum(widths[name] for name in used)
+    seen = sum(widths[name] for name in used)
+    self.hidden = nn.Identity() if c.mlp is None else nn.Sequential(nn.Linear(seen, c.mlp), nn.GELU())
+    self.width = c.mlp or seen
 
 # %% ../../nbs/readers/inrformer.ipynb #28ab64de
 @patch
@@ -244,9 +249,9 @@ def pool(self: INRFormer, last: Graph) -> Float[Tensor, "b k"]:
 
 @patch
 def see(self: INRFormer, inr: INR, last: Graph) -> Float[Tensor, "b k"]:
-    "The features: what the head makes of the last graph, normalised."
+    "The features: what the head makes of the last graph, normalised, and behind a hidden layer where there is one."
     made = dict(target=lambda: self.look(self.translate(inr, last)), pooled=lambda: self.pool(last))
-    return torch.cat([norm(made[name]()) for name, norm in self.norms.items()], dim=1)
+    return self.hidden(torch.cat([norm(made[name]()) for name, norm in self.norms.items()], dim=1))
 
 # %% ../../nbs/readers/inrformer.ipynb #66147f3d
 @patch

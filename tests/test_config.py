@@ -44,7 +44,7 @@ def test_a_size_makes_another_run_and_none_the_same_as_ever():
 
 
 def test_a_penalty_makes_another_run_and_none_the_same_as_ever():
-    assert run_id(config_from({})) == "5656145ba718" and run_id(config_from(dict(protocol="cifar10-small", reader="deepsets", copies=1, epochs=20))) == "b1aa74ec3256"
+    assert run_id(config_from({})) == "5656145ba718" and run_id(config_from(dict(protocol="cifar10-small", reader="deepsets", copies=1, epochs=20, lr=2e-3))) == "b1aa74ec3256"
     plain, held = config_from(dict(kind="mfn", penalty=None)), config_from(parse_fields(["kind=mfn", "penalty=10.0"]))
     assert run_id(plain) == "47dc2fd46df8" and "penalty" not in identity(plain)["fit"]
     assert identity(held)["fit"]["penalty"] == 10.0 and run_id(held) == run_id(config_from(dict(kind="mfn", penalty=10.0))) != run_id(plain)

@@ -52,6 +52,12 @@ def test_a_penalty_makes_another_run_and_none_the_same_as_ever():
         config_from(dict(penalty=10.0))
 
 
+def test_a_hidden_layer_makes_another_run_and_none_the_same_as_ever():
+    plain, behind = (config_from(dict(mlp=mlp)) for mlp in (None, 64))
+    assert run_id(plain) == "5656145ba718" != run_id(behind) and "mlp" not in identity(plain)["architecture"] and identity(behind)["architecture"]["mlp"] == 64
+    assert from_json(identity(plain) | dict(train=vars(plain.train))) == plain
+
+
 def test_a_start_makes_another_run_and_none_the_same_as_ever():
     plain, started = (config_from(dict(start_from=start)) for start in (None, "0123456789ab"))
     assert run_id(plain) == run_id(config_from({})) and "start_from" not in identity(plain)

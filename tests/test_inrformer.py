@@ -94,7 +94,7 @@ def test_values_of_target_inrs_are_those_of_sines(seed):
 
 SMALL = dict(dim=16, edge_dim=8, heads=2, hint=16, query=16, features=4, outputs=2)
 COLOUR = INRSpec(widths=(2, 6, 5, 3), omega=20.0)
-PARTS = [dict(head=head) for head in HEADS] + [dict(depth=0, head=head) for head in HEADS] + [dict(attention=name) for name in ATTENTIONS] + [
+PARTS = [dict(head=head) for head in HEADS] + [dict(mlp=12), dict(head="both", mlp=12)] + [dict(depth=0, head=head) for head in HEADS] + [dict(attention=name) for name in ATTENTIONS] + [
     dict(blocks="elementwise"), dict(edge_step=False), dict(carry=False), dict(head="both", attention="none", edge_step=False, carry=False)]
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from .config import PROTOCOLS, config_from, run_id, sections
 from .objectives.adapt import DOMAINS
-from .records import Record, counted, effects, plain_name, row_name, times_as_long
+from .records import Record, counted, effects, plain_name, results, row_name, times_as_long
 
 # %% ../nbs/15b_experiments.ipynb #120edeca
 Row = dict[str, Any]  # flat fields of one config; what it leaves out follows the protocol, and `start_from` may be another row, of which `experiment` makes its id
@@ -179,7 +179,7 @@ ON_CIFAR10: list[Row] = [dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, CIFAR10_P
 EXPERIMENTS: dict[str, list[Row]] = {
     "digits": with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, dict(reader="deepsets", epochs=88), *as_long({0: NO_BLOCKS["digits"]}, DIGITS["epochs"])], 3, protocol="digits"),
     "digits-folds": [dict(protocol="digits", val_part=part) for part in range(5)],
-    "mnist-small": with_seeds([*ON_MNIST, *BEHIND], 3, **INDEPENDENT | dict(epochs=8)),
+    "mnist-small": with_seeds([*ON_MNIST, *BEHIND, *(row | dict(lr=1.2e-2) for row in (dict(depth=0), *as_long({0: COSTS["mnist-small"][0]}, 8)))], 3, **INDEPENDENT | dict(epochs=8)),
     "mnist-shared": with_seeds(ON_MNIST_SHARED, 3, **SHARED | SLOWER),
     "mnist-field": [*with_seeds([dict(), *HEADS, PAPER, SLOW_SINES, *CONTROLS, MNIST_PIXELS, *as_long({0: NO_BLOCKS["mnist-field"]}, PROTOCOLS["mnist-field"].chosen["epochs"])], 3, protocol="mnist-field", dataset="mnist"), *with_seeds([*NOT_CANONICAL, *SCALEGMN], 1, protocol="mnist-field", dataset="mnist")],
     "cifar10-small": with_seeds(ON_CIFAR10, 3, protocol="cifar10-small", dataset="cifar10"),
@@ -276,8 +276,9 @@ def no_blocks_as_long(
     name: str,  # of an experiment
     there: list[Record],  # on its images
 ) -> pd.DataFrame:
-    "What `effects` says of INRFormer without blocks, trained for as much time as with them at the same rate, on an experiment's INRs, and how many times as much time INRFormer took after all, where both were timed alike; no line where it is not asked, or not on record."
+    "What `effects` says of INRFormer without blocks, trained for as much time as with them at the rate of those asked that validates best, on an experiment's INRs, and how many times as much time INRFormer took after all, where both were timed alike; no line where it is not asked, or not on record."
     _, rows = experiment(name)
-    longer = {row_name(row, rows[0]) for row in rows if row.get("depth") == 0 and row.get("epochs") != rows[0].get("epochs") and row.get("lr") == rows[0].get("lr")}
-    lines, runs = effects(rows, there).dropna(subset="effect").query("row in @longer"), counted(rows, there)
+    longer = {row_name(row, rows[0]) for row in rows if row.get("depth") == 0 and "mlp" not in row and row.get("epochs") != rows[0].get("epochs")}
+    best, runs = results(rows, there, ("val_accuracy",)).query("row in @longer").nlargest(1, "val_accuracy (mean)")["row"].tolist(), counted(rows, there)
+    lines = effects(rows, there).dropna(subset="effect").query("row in @best")
     return lines.assign(time=[times_as_long(runs, "baseline", row) for row in lines["row"]])

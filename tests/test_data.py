@@ -557,7 +557,7 @@ def test_inrs_of_other_starts_are_of_no_image_that_trains():
 
 def test_what_is_not_ours_is_left_alone(digits, tmp_path):
     (tmp_path / "README.md").write_text("precious")
-    with pytest.raises(ValueError, match="holds a README.md that is of no data set"):
+    with pytest.raises(ValueError, match="holds a README.md of something else, which would be overwritten"):
         build_dataset(tmp_path, *digits, SPEC, **SETTINGS)
     (tmp_path / "README.md").unlink(), (tmp_path / ".yarn.lock").write_text("keep"), (tmp_path / ".work.tmp").write_text("keep")
     build_dataset(tmp_path, *digits, SPEC, **SETTINGS)

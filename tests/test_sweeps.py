@@ -363,18 +363,27 @@ def test_the_command_for_a_bare_machine_is_killed_half_way_and_resumed(cache):
     assert again.stdout == done.stdout and [json.loads(line) for line in file.read_text().splitlines()] == found
 
 
+def begun_since(folder, moment):
+    "Has anything been written below a folder since, or removed just now?"
+    with contextlib.suppress(FileNotFoundError):
+        return any(path.lstat().st_mtime > moment for path in folder.rglob("*"))
+    return True
+
+
 def test_a_sweep_killed_at_ten_random_moments_gives_the_same_records(cache):
     "Two rows at a time, a checkpoint after every tenth of an epoch, then longer rows of the same trunks: what a kill leaves of a fit, a checkpoint, a branch or a record must do no harm."
     draw, hurried = random.Random(0), BARE + "import inrformer.training\ninrformer.training.PAUSE = 0\n"
     sweeps = [("schedule=wsd", f"epochs={epochs}", "--jobs", "2") for epochs in (10, 16)]
     for options in sweeps:
         for _ in range(5):
-            process = subprocess.Popen(**command(cache, "killed", *options, start=hurried))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=draw.uniform(5, 12))
-            assert process.poll() is None, "there was nothing left to kill"
+            began, process = time.time(), subprocess.Popen(**command(cache, "killed", *options, start=hurried))
+            while not begun_since(cache / "killed", began):
+                assert process.poll() is None and time.time() < began + 120, "nothing was begun that could be killed"
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 1.5))
             process.kill()
             process.communicate()
+            assert process.returncode == -signal.SIGKILL, "there was nothing left to kill"
     for name, options in itertools.product(("killed", "whole"), sweeps):
         done = subprocess.run(**command(cache, name, *options, start=hurried))
         assert done.returncode == 0, done.stderr[-3000:]

@@ -302,7 +302,7 @@ def made_up(rows, right=lambda k: 500 + k):
                        train_seconds=60.0, dataset="made-up", fit_seconds=1.0)
         found.append(dict(
             run_id=run_id(cfg), config=config, env=dict(threads=1, processes=1, torch="made up", device="made up", precision="fp32"), source=source_digest(cfg.reader, cfg.objective, "siren"), inrs=dict(kind="siren", recipe="r", bits="b"),
-            reads=reads_of(cfg), summary=summary, history=[dict(epoch=e, cross_entropy=1 / e, val_cross_entropy=1.5, crop_error=1 / e, val_accuracy=0.4) for e in (1, 2)],
+            reads=reads_of(cfg), summary=summary, history=[dict(epoch=e, cross_entropy=1 / e, val_cross_entropy=1.5, crop_error=1 / e, val_accuracy=0.4, lr=2e-3) for e in (1, 2)],
             answers={"test": answers(right(k)), "test-other": answers(right(k) // 2)}))
     return found
 

@@ -380,7 +380,7 @@ def test_a_sweep_killed_at_ten_random_moments_gives_the_same_records(cache):
             while not begun_since(cache / "killed", began):
                 assert process.poll() is None and time.time() < began + 120, "nothing was begun that could be killed"
                 time.sleep(0.01)
-            time.sleep(draw.uniform(0, 1.5))
+            time.sleep(draw.uniform(0, 0.8))
             process.kill()
             process.communicate()
             assert process.returncode == -signal.SIGKILL, "there was nothing left to kill"
